@@ -1,0 +1,11 @@
+//! `gateway._core`: conversions between Python and the engine. It holds no rules.
+
+mod iso8583;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    iso8583::register(module)
+}

@@ -1,5 +1,6 @@
 //! `gateway._core`: conversions between Python and the engine. It holds no rules.
 
+mod core;
 mod iso8583;
 
 use pyo3::prelude::*;
@@ -7,5 +8,6 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    core::register(module)?;
     iso8583::register(module)
 }

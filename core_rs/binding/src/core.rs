@@ -1,0 +1,702 @@
+//! The face of the decisions: [`Core`] and the values it answers with.
+
+use std::sync::Arc;
+
+use oqim_engine::admit::{self, Call, Card, Merchant, Missing, Settings, Stop};
+use oqim_engine::json;
+use oqim_engine::limits;
+use oqim_engine::problem;
+use oqim_engine::request::{is_pan, read_json, Destination};
+use oqim_engine::revocation::RevocationKind;
+use oqim_engine::routing::RoutingTable;
+use oqim_engine::rules::Rules;
+use oqim_engine::token::Claims as EngineClaims;
+use oqim_engine::window;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use pyo3::IntoPyObjectExt as _;
+
+fn value_error(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// A refusal: its status, its slug and its `application/problem+json` body.
+#[pyclass(frozen, module = "gateway._core")]
+pub struct Refusal {
+    inner: problem::Refusal,
+    idempotency: Option<admit::Idempotency>,
+}
+
+#[pymethods]
+impl Refusal {
+    #[getter]
+    fn status(&self) -> u16 {
+        self.inner.status()
+    }
+
+    #[getter]
+    fn slug(&self) -> &str {
+        self.inner.slug
+    }
+
+    #[getter]
+    fn detail(&self) -> &str {
+        &self.inner.detail
+    }
+
+    /// `(scope, fingerprint)` when an earlier answer under the same key takes precedence.
+    #[getter]
+    fn idempotency<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        self.idempotency.map(|one| pair(py, &one))
+    }
+
+    fn body<'py>(&self, py: Python<'py>, request_id: &str) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.body(request_id))
+    }
+}
+
+fn pair<'py>(
+    py: Python<'py>,
+    one: &admit::Idempotency,
+) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
+    (PyBytes::new(py, &one.scope), PyBytes::new(py, &one.fingerprint))
+}
+
+/// Who asks: the claims of a verified access token.
+#[pyclass(frozen, module = "gateway._core")]
+pub struct Claims {
+    inner: Arc<EngineClaims>,
+}
+
+#[pymethods]
+impl Claims {
+    #[getter]
+    fn sub(&self) -> &str {
+        &self.inner.sub
+    }
+
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.inner.client_id
+    }
+
+    #[getter]
+    fn scope(&self) -> Vec<String> {
+        self.inner.scope.clone()
+    }
+
+    #[getter]
+    fn sid(&self) -> &str {
+        &self.inner.sid
+    }
+
+    #[getter]
+    fn jti(&self) -> &str {
+        &self.inner.jti
+    }
+
+    #[getter]
+    fn iat(&self) -> i64 {
+        self.inner.iat
+    }
+
+    #[getter]
+    fn exp(&self) -> i64 {
+        self.inner.exp
+    }
+
+    #[getter]
+    fn tier(&self) -> &str {
+        &self.inner.tier
+    }
+
+    #[getter]
+    fn channel(&self) -> &str {
+        &self.inner.channel
+    }
+}
+
+/// What the core must be given before it can decide.
+#[pyclass(frozen, module = "gateway._core", name = "Missing")]
+pub struct MissingFacts {
+    inner: Missing,
+}
+
+#[pymethods]
+impl MissingFacts {
+    #[getter]
+    fn cards(&self) -> Vec<String> {
+        self.inner.cards.clone()
+    }
+
+    #[getter]
+    fn merchants(&self) -> Vec<String> {
+        self.inner.merchants.clone()
+    }
+
+    #[getter]
+    fn subjects(&self) -> Vec<String> {
+        self.inner.subjects.clone()
+    }
+}
+
+/// What a plan charges for an amount.
+#[pyclass(frozen, module = "gateway._core")]
+pub struct Commission {
+    inner: oqim_engine::commission::Commission,
+}
+
+#[pymethods]
+impl Commission {
+    #[getter]
+    fn total(&self) -> i64 {
+        self.inner.total
+    }
+
+    #[getter]
+    fn vat_total(&self) -> i64 {
+        self.inner.vat_total()
+    }
+
+    #[getter]
+    fn payer(&self) -> &str {
+        &self.inner.payer
+    }
+
+    #[getter]
+    fn plan(&self) -> &str {
+        &self.inner.plan
+    }
+
+    #[getter]
+    fn version(&self) -> u32 {
+        self.inner.version
+    }
+
+    #[getter]
+    fn total_debit(&self) -> i64 {
+        self.inner.total_debit
+    }
+
+    #[getter]
+    fn total_credit(&self) -> i64 {
+        self.inner.total_credit
+    }
+
+    /// JSON of every line, with what is needed to compute it again.
+    #[getter]
+    fn lines(&self) -> String {
+        self.inner.lines_json()
+    }
+}
+
+/// A payment that may go on to the journal.
+#[pyclass(frozen, module = "gateway._core")]
+pub struct Admission {
+    inner: admit::Admission,
+}
+
+#[pymethods]
+impl Admission {
+    #[getter]
+    fn idempotency<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
+        pair(py, &self.inner.idempotency)
+    }
+
+    #[getter]
+    fn sub(&self) -> &str {
+        &self.inner.claims.sub
+    }
+
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.inner.claims.client_id
+    }
+
+    #[getter]
+    fn operation(&self) -> &str {
+        self.inner.request.operation
+    }
+
+    #[getter]
+    fn amount_minor(&self) -> i64 {
+        self.inner.request.amount
+    }
+
+    #[getter]
+    fn currency(&self) -> &str {
+        &self.inner.request.currency
+    }
+
+    #[getter]
+    fn scheme(&self) -> &str {
+        &self.inner.scheme
+    }
+
+    #[getter]
+    fn source_card(&self) -> Option<&str> {
+        self.inner.request.source_card.as_deref()
+    }
+
+    #[getter]
+    fn source_version(&self) -> Option<i32> {
+        self.inner.source_version
+    }
+
+    #[getter]
+    fn destination_card(&self) -> Option<&str> {
+        match &self.inner.request.destination {
+            Destination::Card(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    #[getter]
+    fn destination_pan(&self) -> Option<&str> {
+        match &self.inner.request.destination {
+            Destination::Pan(pan) => Some(pan),
+            _ => None,
+        }
+    }
+
+    #[getter]
+    fn merchant(&self) -> Option<&str> {
+        self.inner.merchant.as_deref()
+    }
+
+    #[getter]
+    fn is_manual_capture(&self) -> bool {
+        self.inner.request.is_manual_capture
+    }
+
+    #[getter]
+    fn description(&self) -> Option<&str> {
+        self.inner.request.description.as_deref()
+    }
+
+    #[getter]
+    fn purpose(&self) -> Option<&str> {
+        self.inner.request.purpose.as_deref()
+    }
+
+    /// Canonical JSON of the client's own pairs.
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.request.metadata)
+    }
+
+    #[getter]
+    fn commission(&self) -> Commission {
+        Commission { inner: self.inner.commission.clone() }
+    }
+
+    /// `[(connector, kind), ...]` in the order they are sent.
+    #[getter]
+    fn legs(&self) -> Vec<(String, String)> {
+        self.inner.legs.iter().map(|leg| (leg.connector.clone(), leg.kind.clone())).collect()
+    }
+
+    #[getter]
+    fn at_ms(&self) -> i64 {
+        self.inner.at_ms
+    }
+
+    #[getter]
+    fn reservation<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.reservation())
+    }
+}
+
+/// A batch evaluated and ready to be written.
+#[pyclass(frozen, module = "gateway._core")]
+pub struct Staged {
+    inner: limits::Staged,
+}
+
+#[pymethods]
+impl Staged {
+    /// Subjects to write, in key order.
+    #[getter]
+    fn subjects(&self) -> Vec<String> {
+        self.inner.writes.iter().map(|(subject, _, _)| subject.to_string()).collect()
+    }
+
+    /// The versions the database must still hold, same order.
+    #[getter]
+    fn versions(&self) -> Vec<i64> {
+        self.inner.writes.iter().map(|(_, version, _)| *version).collect()
+    }
+
+    /// The next states, same order.
+    #[getter]
+    fn states<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.inner.writes.iter().map(|(_, _, state)| PyBytes::new(py, state)).collect()
+    }
+
+    /// Places in the batch of those to write.
+    #[getter]
+    fn admitted(&self) -> Vec<usize> {
+        self.inner.admitted.clone()
+    }
+
+    /// Places in the batch of those refused, each with why.
+    #[getter]
+    fn refused(&self) -> Vec<(usize, Refusal)> {
+        self.inner
+            .refused
+            .iter()
+            .map(|(index, breaches)| {
+                let inner = admit::refusal_of_breaches(breaches);
+                (*index, Refusal { inner, idempotency: None })
+            })
+            .collect()
+    }
+
+    /// Places in the batch of those that must wait for another batch, or for `missing`.
+    #[getter]
+    fn deferred(&self) -> Vec<usize> {
+        self.inner.deferred.clone()
+    }
+
+    /// Subjects to read before the deferred can be staged.
+    #[getter]
+    fn missing(&self) -> Vec<String> {
+        self.inner.missing.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Header names and values as `((name, value), ...)` of bytes, borrowed from Python.
+type RawHeaders = Vec<(PyBackedBytes, PyBackedBytes)>;
+
+fn borrowed(headers: &RawHeaders) -> Vec<(&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (&**name, &**value)).collect()
+}
+
+fn refusal(inner: problem::Refusal) -> Refusal {
+    Refusal { inner, idempotency: None }
+}
+
+/// A refusal or what is missing, as the Python object that says so.
+fn stopped(py: Python<'_>, stop: Stop) -> PyResult<Py<PyAny>> {
+    match stop {
+        Stop::Refused { refusal, idempotency } => {
+            Refusal { inner: refusal, idempotency }.into_py_any(py)
+        }
+        Stop::Missing(inner) => MissingFacts { inner }.into_py_any(py),
+    }
+}
+
+/// One worker's core: rules, verified tokens, revocations, cards and limit states in memory.
+#[pyclass(module = "gateway._core")]
+pub struct Core {
+    inner: admit::Core,
+}
+
+#[pymethods]
+impl Core {
+    /// Raises ValueError that names the rule when the rules or the routing cannot be read.
+    #[new]
+    #[pyo3(signature = (*, rules, routing, issuer, audience, lookup_key, quote_key, quote_ttl_ms,
+        feed_age_ms_max, token_cache_size_max, card_cache_size_max, subject_cache_size_max))]
+    #[expect(clippy::too_many_arguments, reason = "keyword-only settings, each named by the caller")]
+    fn new(
+        rules: &[u8],
+        routing: &[u8],
+        issuer: String,
+        audience: String,
+        lookup_key: Vec<u8>,
+        quote_key: Vec<u8>,
+        quote_ttl_ms: i64,
+        feed_age_ms_max: i64,
+        token_cache_size_max: usize,
+        card_cache_size_max: usize,
+        subject_cache_size_max: usize,
+    ) -> PyResult<Self> {
+        let settings = Settings {
+            issuer,
+            audience,
+            lookup_key,
+            quote_key,
+            quote_ttl_ms,
+            feed_age_ms_max,
+            token_cache_size_max,
+            card_cache_size_max,
+            subject_cache_size_max,
+        };
+        let rules = Rules::read(rules).map_err(value_error)?;
+        let routing = RoutingTable::read(routing).map_err(value_error)?;
+        Ok(Self { inner: admit::Core::new(settings, rules, routing) })
+    }
+
+    /// Adds a verification key: 32 bytes (RFC 8032).
+    fn add_key(&mut self, kid: &str, public_key: &[u8]) -> PyResult<()> {
+        self.inner.verifier.add_key(kid, public_key).map_err(value_error)
+    }
+
+    /// `kind` is `jti`, `sid`, `sub` or `client`; times are Unix seconds.
+    fn revoke(
+        &mut self,
+        seq: i64,
+        kind: &str,
+        value: &str,
+        not_before_s: i64,
+        expires_s: i64,
+    ) -> PyResult<()> {
+        let kind = RevocationKind::parse(kind)
+            .ok_or_else(|| PyValueError::new_err("kind must be jti, sid, sub or client"))?;
+        self.inner.revocations.apply(seq, kind, value, not_before_s, expires_s);
+        Ok(())
+    }
+
+    /// Says that every revocation was known at `now_ms`; forgets those that no longer matter.
+    fn mark_fresh(&mut self, now_ms: i64) {
+        self.inner.revocations.mark_fresh(now_ms);
+        self.inner.revocations.expire(now_ms.div_euclid(1_000));
+    }
+
+    #[getter]
+    fn applied_seq(&self) -> i64 {
+        self.inner.revocations.applied_seq()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one row of a table")]
+    fn put_card(
+        &mut self,
+        id: &str,
+        owner: String,
+        scheme: String,
+        bin: String,
+        lookup: String,
+        is_active: bool,
+        version: i32,
+    ) {
+        let card = Card { owner, scheme, bin, lookup, is_active, version };
+        self.inner.put_card(id, Some(card));
+    }
+
+    /// Remembers that there is no such card.
+    fn put_no_card(&mut self, id: &str) {
+        self.inner.put_card(id, None);
+    }
+
+    fn forget_card(&mut self, id: &str) {
+        self.inner.forget_card(id);
+    }
+
+    fn put_merchant(&mut self, id: &str, mcc: String, country: String) {
+        self.inner.put_merchant(id, Some(Merchant { mcc, country }));
+    }
+
+    fn put_no_merchant(&mut self, id: &str) {
+        self.inner.put_merchant(id, None);
+    }
+
+    /// Takes a limit state as the database holds it; no row is version 0 and no bytes.
+    fn load_state(&mut self, subject: &str, version: i64, state: &[u8]) -> PyResult<()> {
+        self.inner.book.load(subject, version, state).map_err(value_error)
+    }
+
+    fn forget_state(&mut self, subject: &str) {
+        self.inner.book.forget(subject);
+    }
+
+    #[getter]
+    fn states_cached(&self) -> usize {
+        self.inner.book.len()
+    }
+
+    fn authorize(
+        &mut self,
+        py: Python<'_>,
+        headers: RawHeaders,
+        scope: &str,
+        now_ms: i64,
+    ) -> PyResult<Py<PyAny>> {
+        match self.inner.authorize(&borrowed(&headers), scope, now_ms) {
+            Ok(inner) => Claims { inner }.into_py_any(py),
+            Err(inner) => refusal(inner).into_py_any(py),
+        }
+    }
+
+    /// A refusal when revocations have not been read lately, else None.
+    fn check_feed(&self, now_ms: i64) -> Option<Refusal> {
+        self.inner.check_feed(now_ms).err().map(refusal)
+    }
+
+    fn admit(
+        &mut self,
+        py: Python<'_>,
+        method: &str,
+        path: &str,
+        headers: RawHeaders,
+        body: &[u8],
+        now_ms: i64,
+    ) -> PyResult<Py<PyAny>> {
+        let headers = borrowed(&headers);
+        match self.inner.admit(Call { method, path, headers: &headers, body, now_ms }) {
+            Ok(inner) => Admission { inner }.into_py_any(py),
+            Err(stop) => stopped(py, stop),
+        }
+    }
+
+    fn quote(
+        &mut self,
+        py: Python<'_>,
+        method: &str,
+        path: &str,
+        headers: RawHeaders,
+        body: &[u8],
+        now_ms: i64,
+    ) -> PyResult<Py<PyAny>> {
+        let headers = borrowed(&headers);
+        match self.inner.quote(Call { method, path, headers: &headers, body, now_ms }) {
+            Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
+            Err(stop) => stopped(py, stop),
+        }
+    }
+
+    fn limits(
+        &mut self,
+        py: Python<'_>,
+        claims: &Claims,
+        card: &str,
+        operation: &str,
+        now_ms: i64,
+    ) -> PyResult<Py<PyAny>> {
+        match self.inner.limits(&claims.inner, card, operation, now_ms) {
+            Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
+            Err(stop) => stopped(py, stop),
+        }
+    }
+
+    /// Evaluates a batch of admissions again, for the write that makes them durable.
+    fn stage(&mut self, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
+        let batch: Vec<&admit::Admission> = batch.iter().map(|one| &one.inner).collect();
+        self.inner.stage(&batch).map(|inner| Staged { inner }).map_err(value_error)
+    }
+
+    /// Prepares headroom given back: `(reservation, amount)`, where no amount means all of it.
+    fn stage_give_back(&mut self, batch: Vec<(PyBackedBytes, Option<i64>)>) -> PyResult<Staged> {
+        let batch = batch
+            .iter()
+            .map(|(reservation, amount)| limits::read_reservation(reservation, *amount))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(value_error)?;
+        Ok(Staged { inner: self.inner.book.stage_give_back(&batch) })
+    }
+
+    fn commit(&mut self, staged: &Staged) {
+        self.inner.book.commit(&staged.inner);
+    }
+
+    fn roll_back(&mut self, staged: &Staged) {
+        self.inner.book.roll_back(&staged.inner);
+    }
+
+    /// Forgets an admission that will not be committed.
+    fn release(&mut self, admission: &Admission) {
+        self.inner.release(&admission.inner);
+    }
+
+    /// What a plan's version charges for an amount.
+    fn commission(
+        &self,
+        py: Python<'_>,
+        plan: &str,
+        version: u32,
+        amount_minor: i64,
+    ) -> PyResult<Py<PyAny>> {
+        match self.inner.commission(plan, version, amount_minor) {
+            Ok(inner) => Commission { inner }.into_py_any(py),
+            Err(inner) => refusal(inner).into_py_any(py),
+        }
+    }
+
+    fn scheme_of(&self, pan: &str) -> Option<&str> {
+        self.inner.scheme_of(pan)
+    }
+
+    fn lookup_of(&self, pan: &str) -> String {
+        self.inner.lookup_of(pan)
+    }
+}
+
+/// Reads a JSON body by the one strict parser; returns its canonical bytes, or a refusal.
+#[pyfunction]
+fn read_body(py: Python<'_>, headers: RawHeaders, body: &[u8]) -> PyResult<Py<PyAny>> {
+    let read = || -> Result<Vec<u8>, problem::Refusal> {
+        admit::check_media(&borrowed(&headers), body)?;
+        Ok(json::canonical(&read_json(body)?))
+    };
+    match read() {
+        Ok(canonical) => PyBytes::new(py, &canonical).into_py_any(py),
+        Err(inner) => refusal(inner).into_py_any(py),
+    }
+}
+
+/// `(scope, fingerprint)` of a request that moves money, or a refusal.
+#[pyfunction]
+fn idempotency(
+    py: Python<'_>,
+    claims: &Claims,
+    method: &str,
+    path: &str,
+    headers: RawHeaders,
+    canonical_body: &[u8],
+) -> PyResult<Py<PyAny>> {
+    match admit::idempotency_key(&borrowed(&headers)) {
+        Ok(key) => {
+            let one = admit::idempotency_of(&claims.inner, method, path, &key, canonical_body);
+            pair(py, &one).into_py_any(py)
+        }
+        Err(inner) => refusal(inner).into_py_any(py),
+    }
+}
+
+/// `[(slug, status, retryable, title), ...]`: every problem there is.
+#[pyfunction]
+fn problem_kinds() -> Vec<(&'static str, u16, bool, &'static str)> {
+    problem::KINDS
+        .iter()
+        .map(|kind| (kind.slug, kind.status, kind.retryable, kind.title))
+        .collect()
+}
+
+/// 12 to 19 ASCII digits with a valid Luhn check digit.
+#[pyfunction(name = "is_pan")]
+fn is_pan_text(text: &str) -> bool {
+    is_pan(text)
+}
+
+/// RFC 3339 in Asia/Tashkent.
+#[pyfunction]
+fn rfc3339(at_ms: i64) -> String {
+    window::rfc3339(at_ms)
+}
+
+/// `(year, month)` in Asia/Tashkent.
+#[pyfunction]
+fn year_month(at_ms: i64) -> (i64, i64) {
+    window::year_month(at_ms)
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Core>()?;
+    module.add_class::<Refusal>()?;
+    module.add_class::<Claims>()?;
+    module.add_class::<MissingFacts>()?;
+    module.add_class::<Commission>()?;
+    module.add_class::<Admission>()?;
+    module.add_class::<Staged>()?;
+    module.add_function(wrap_pyfunction!(read_body, module)?)?;
+    module.add_function(wrap_pyfunction!(idempotency, module)?)?;
+    module.add_function(wrap_pyfunction!(problem_kinds, module)?)?;
+    module.add_function(wrap_pyfunction!(is_pan_text, module)?)?;
+    module.add_function(wrap_pyfunction!(rfc3339, module)?)?;
+    module.add_function(wrap_pyfunction!(year_month, module)?)
+}

@@ -1,0 +1,75 @@
+//! A bounded map that forgets what was not used lately, in two generations.
+//!
+//! When the young generation is full it becomes the old one, and what was old is forgotten. An
+//! entry found in the old one moves to the young. Memory is at most two generations.
+
+use std::hash::Hash;
+
+use hashbrown::{Equivalent, HashMap};
+
+#[derive(Debug)]
+pub struct GenerationalCache<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    generation_size_max: usize,
+}
+
+impl<K: Eq + Hash, V> GenerationalCache<K, V> {
+    pub fn new(generation_size_max: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), generation_size_max }
+    }
+
+    pub fn get<Q>(&mut self, key: &Q) -> Option<&V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        if !self.young.contains_key(key) {
+            let (key, value) = self.old.remove_entry(key)?;
+            self.insert(key, value);
+        }
+        self.young.get(key)
+    }
+
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.generation_size_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.old.remove(&key);
+        self.young.insert(key, value);
+    }
+
+    pub fn remove<Q>(&mut self, key: &Q)
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stays_bounded_and_keeps_what_is_used() {
+        let mut cache = GenerationalCache::new(10);
+        cache.insert(0, "kept");
+        for key in 1..1_000 {
+            cache.insert(key, "passing");
+            assert_eq!(Some(&"kept"), cache.get(&0));
+            assert!(cache.len() <= 20);
+        }
+        assert_eq!(None, cache.get(&1));
+        cache.remove(&0);
+        assert_eq!(None, cache.get(&0));
+    }
+}

@@ -1,0 +1,486 @@
+//! The payment request: from strict JSON to types, with every fault pointed at.
+
+use crate::json::{self, JsonError, Value};
+use crate::money::AMOUNT_MAX;
+use crate::problem::{FieldError, Refusal};
+
+const DESCRIPTION_LENGTH_MAX: usize = 255;
+const METADATA_MEMBERS_MAX: usize = 50;
+const METADATA_NAME_LENGTH_MAX: usize = 40;
+const METADATA_VALUE_LENGTH_MAX: usize = 500;
+const ID_LENGTH_MAX: usize = 64;
+const QUOTE_LENGTH_MAX: usize = 4_096;
+const READ_ONLY: [&str; 16] = [
+    "id",
+    "status",
+    "commission",
+    "attempts",
+    "decline",
+    "scheme",
+    "total_debit",
+    "total_credit",
+    "amount_capturable",
+    "amount_received",
+    "amount_refunded",
+    "next_action",
+    "created_at",
+    "owner_id",
+    "rrn",
+    "approval_code",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    Card(String),
+    Pan(String),
+    Merchant(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaymentRequest {
+    /// `purchase`, `transfer` or `payout`.
+    pub operation: &'static str,
+    /// 1 to 10^15 minor units.
+    pub amount: i64,
+    pub currency: String,
+    /// Absent for a payout.
+    pub source_card: Option<String>,
+    pub destination: Destination,
+    /// A hold, to be captured later.
+    pub is_manual_capture: bool,
+    pub description: Option<String>,
+    /// Two digits of the central bank's list.
+    pub purpose: Option<String>,
+    pub quote_id: Option<String>,
+    /// Canonical JSON of the client's own pairs.
+    pub metadata: Vec<u8>,
+}
+
+/// Reads any body strictly: what cannot be read, or holds a forbidden character, is refused.
+pub fn read_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
+    let value = json::parse(body).map_err(|error| match error {
+        JsonError::Malformed => {
+            Refusal::new("malformed-json", "The body must be one JSON document (RFC 8259).")
+        }
+        JsonError::Encoding => Refusal::new(
+            "invalid-encoding",
+            "The body must be UTF-8 without a byte-order mark or lone surrogates.",
+        ),
+        JsonError::Duplicate { pointer } => {
+            Refusal::at("duplicate-member", pointer, "A member may appear once.")
+        }
+        JsonError::TooDeep => {
+            Refusal::new("too-deep", "The body may be nested 32 levels deep at most.")
+        }
+    })?;
+    match json::find_forbidden(&value) {
+        Some(pointer) => Err(Refusal::at(
+            "invalid-character",
+            pointer,
+            "Control, bidirectional and zero-width characters are not accepted.",
+        )),
+        None => Ok(value),
+    }
+}
+
+/// Reads the body of `POST /v1/payments` and `/v1/payments/quote`.
+///
+/// All faults are collected; the first in the order of members below names the problem.
+pub fn read_payment(value: &Value<'_>) -> Result<PaymentRequest, Refusal> {
+    let Value::Object(members) = value else {
+        return Err(Refusal::at("schema-violation", "", "The body must be an object."));
+    };
+    let mut reader = Reader { members, faults: Vec::new() };
+    reader.refuse_unknown();
+    let operation = reader.operation();
+    let amount = reader.amount();
+    let currency = reader.currency();
+    let source = reader.source();
+    let destination = reader.destination();
+    let is_manual_capture = reader.capture();
+    let description = reader.text("description", DESCRIPTION_LENGTH_MAX);
+    let purpose = reader.purpose();
+    let quote_id = reader.text("quote_id", QUOTE_LENGTH_MAX);
+    let metadata = reader.metadata();
+    reader.check_shape(operation, source.as_deref(), destination.as_ref(), is_manual_capture);
+    let faults = reader.faults;
+    let (Some(operation), Some(amount), Some(currency), Some(destination), true) =
+        (operation, amount, currency, destination, faults.is_empty())
+    else {
+        return Err(refusal_of(faults));
+    };
+    Ok(PaymentRequest {
+        operation,
+        amount,
+        currency,
+        source_card: source,
+        destination,
+        is_manual_capture,
+        description,
+        purpose,
+        quote_id,
+        metadata,
+    })
+}
+
+type Fault = (&'static str, FieldError);
+
+fn refusal_of(faults: Vec<Fault>) -> Refusal {
+    let slug = faults.first().map_or("schema-violation", |(slug, _)| slug);
+    let detail = faults.first().map_or(String::new(), |(_, error)| error.detail.clone());
+    let errors = faults.into_iter().map(|(_, error)| error).collect();
+    Refusal { errors, ..Refusal::new(slug, detail) }
+}
+
+struct Reader<'v, 'a> {
+    members: &'v [(std::borrow::Cow<'a, str>, Value<'a>)],
+    faults: Vec<Fault>,
+}
+
+const MEMBERS: [&str; 10] = [
+    "operation",
+    "amount",
+    "currency",
+    "source",
+    "destination",
+    "capture",
+    "description",
+    "purpose",
+    "quote_id",
+    "metadata",
+];
+
+impl<'v> Reader<'v, '_> {
+    fn fault(&mut self, slug: &'static str, pointer: &str, detail: &str) {
+        let error = FieldError { pointer: pointer.to_owned(), detail: detail.to_owned() };
+        self.faults.push((slug, error));
+    }
+
+    /// The member, where null is the same as absent.
+    fn get(&self, name: &str) -> Option<&'v Value<'v>> {
+        let found = self.members.iter().find(|(seen, _)| seen == name).map(|(_, value)| value);
+        found.filter(|value| **value != Value::Null)
+    }
+
+    fn refuse_unknown(&mut self) {
+        for (name, _) in self.members {
+            let pointer = json::pointer_of(&[name]);
+            if READ_ONLY.contains(&name.as_ref()) {
+                self.fault("read-only-member", &pointer, "This member cannot be set.");
+            } else if !MEMBERS.contains(&name.as_ref()) {
+                self.fault("unknown-member", &pointer, "This member is not known.");
+            }
+        }
+    }
+
+    fn operation(&mut self) -> Option<&'static str> {
+        let operation = match self.get("operation") {
+            Some(Value::Text(text)) => {
+                crate::rules::OPERATIONS.into_iter().find(|known| known == text)
+            }
+            _ => None,
+        };
+        if operation.is_none() {
+            let detail = "Must be purchase, transfer or payout.";
+            self.fault("schema-violation", "/operation", detail);
+        }
+        operation
+    }
+
+    fn amount(&mut self) -> Option<i64> {
+        let text = match self.get("amount") {
+            Some(Value::Number(text)) => text,
+            Some(_) => {
+                self.fault("schema-violation", "/amount", "Must be a JSON integer.");
+                return None;
+            }
+            None => {
+                self.fault("schema-violation", "/amount", "An amount is needed.");
+                return None;
+            }
+        };
+        match text.parse::<i64>() {
+            Ok(amount) if (1..=AMOUNT_MAX).contains(&amount) => Some(amount),
+            _ => {
+                let detail = "Must be an integer of minor units from 1 to 10^15.";
+                self.fault("invalid-amount", "/amount", detail);
+                None
+            }
+        }
+    }
+
+    fn currency(&mut self) -> Option<String> {
+        match self.get("currency") {
+            Some(Value::Text(text))
+                if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) =>
+            {
+                Some(text.clone().into_owned())
+            }
+            Some(Value::Text(_)) => {
+                let detail = "Must be an ISO 4217 code of three capital letters.";
+                self.fault("invalid-currency", "/currency", detail);
+                None
+            }
+            _ => {
+                self.fault("schema-violation", "/currency", "A currency is needed, as text.");
+                None
+            }
+        }
+    }
+
+    /// The one member of an object that names a party.
+    fn party(&mut self, name: &str, allowed: &[&str]) -> Option<(String, String)> {
+        let pointer = format!("/{name}");
+        let Some(Value::Object(members)) = self.get(name) else {
+            if self.get(name).is_some() {
+                self.fault("schema-violation", &pointer, "Must be an object.");
+            }
+            return None;
+        };
+        match members.as_slice() {
+            [(kind, Value::Text(id))] if allowed.contains(&kind.as_ref()) => {
+                Some((kind.clone().into_owned(), id.clone().into_owned()))
+            }
+            [(kind, _)] if allowed.contains(&kind.as_ref()) => {
+                let pointer = format!("{pointer}{}", json::pointer_of(&[kind]));
+                self.fault("schema-violation", &pointer, "Must be text.");
+                None
+            }
+            [(kind, _)] => {
+                let pointer = format!("{pointer}{}", json::pointer_of(&[kind]));
+                self.fault("unknown-member", &pointer, "This member is not known here.");
+                None
+            }
+            _ => {
+                let detail = format!("Must have exactly one of: {}.", allowed.join(", "));
+                self.fault("schema-violation", &pointer, &detail);
+                None
+            }
+        }
+    }
+
+    fn source(&mut self) -> Option<String> {
+        let (_, id) = self.party("source", &["card"])?;
+        self.id_of(id, "card_", "/source/card")
+    }
+
+    fn destination(&mut self) -> Option<Destination> {
+        if self.get("destination").is_none() {
+            self.fault("schema-violation", "/destination", "A destination is needed.");
+            return None;
+        }
+        let (kind, id) = self.party("destination", &["merchant", "card", "pan"])?;
+        match kind.as_str() {
+            "merchant" => {
+                self.id_of(id, "mer_", "/destination/merchant").map(Destination::Merchant)
+            }
+            "card" => self.id_of(id, "card_", "/destination/card").map(Destination::Card),
+            _ if is_pan(&id) => Some(Destination::Pan(id)),
+            _ => {
+                let detail = "Must be 12 to 19 digits with a valid check digit.";
+                self.fault("invalid-pan", "/destination/pan", detail);
+                None
+            }
+        }
+    }
+
+    fn id_of(&mut self, id: String, prefix: &str, pointer: &str) -> Option<String> {
+        let is_ours = id.len() <= ID_LENGTH_MAX
+            && id.strip_prefix(prefix).is_some_and(|rest| {
+                !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
+        if !is_ours {
+            // The same answer as for one that is not known, or is another's.
+            self.fault("not-found", pointer, "There is no such card or merchant.");
+        }
+        is_ours.then_some(id)
+    }
+
+    fn capture(&mut self) -> bool {
+        match self.get("capture") {
+            None => false,
+            Some(Value::Text(text)) if text == "automatic" => false,
+            Some(Value::Text(text)) if text == "manual" => true,
+            Some(_) => {
+                self.fault("schema-violation", "/capture", "Must be automatic or manual.");
+                false
+            }
+        }
+    }
+
+    fn text(&mut self, name: &str, length_max: usize) -> Option<String> {
+        let pointer = format!("/{name}");
+        match self.get(name) {
+            None => None,
+            Some(Value::Text(text)) if text.chars().count() <= length_max => {
+                Some(text.clone().into_owned())
+            }
+            Some(Value::Text(_)) => {
+                let detail = format!("May have {length_max} characters at most.");
+                self.fault("too-long", &pointer, &detail);
+                None
+            }
+            Some(_) => {
+                self.fault("schema-violation", &pointer, "Must be text.");
+                None
+            }
+        }
+    }
+
+    fn purpose(&mut self) -> Option<String> {
+        let purpose = self.text("purpose", 2)?;
+        let is_code = purpose.len() == 2 && purpose.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_code {
+            self.fault("schema-violation", "/purpose", "Must be two digits.");
+        }
+        Some(purpose)
+    }
+
+    fn metadata(&mut self) -> Vec<u8> {
+        let Some(value) = self.get("metadata") else { return b"{}".to_vec() };
+        let Value::Object(members) = value else {
+            self.fault("schema-violation", "/metadata", "Must be an object of texts.");
+            return Vec::new();
+        };
+        if members.len() > METADATA_MEMBERS_MAX {
+            self.fault("too-long", "/metadata", "May have 50 members at most.");
+        }
+        for (name, value) in members {
+            let pointer = format!("/metadata{}", json::pointer_of(&[name]));
+            match value {
+                Value::Text(text)
+                    if name.chars().count() <= METADATA_NAME_LENGTH_MAX
+                        && text.chars().count() <= METADATA_VALUE_LENGTH_MAX => {}
+                Value::Text(_) => {
+                    let detail = "Names may have 40 characters at most, values 500.";
+                    self.fault("too-long", &pointer, detail);
+                }
+                _ => self.fault("schema-violation", &pointer, "Must be text."),
+            }
+        }
+        json::canonical(value)
+    }
+
+    /// What an operation needs of its parties.
+    fn check_shape(
+        &mut self,
+        operation: Option<&str>,
+        source: Option<&str>,
+        destination: Option<&Destination>,
+        is_manual_capture: bool,
+    ) {
+        let (Some(operation), Some(destination)) = (operation, destination) else { return };
+        let goes_to_merchant = matches!(destination, Destination::Merchant(_));
+        if (operation == "purchase") != goes_to_merchant {
+            let detail = "A purchase goes to a merchant; a transfer or a payout to a card.";
+            self.fault("schema-violation", "/destination", detail);
+        }
+        let has_source = self.get("source").is_some();
+        if operation == "payout" && has_source {
+            let detail = "A payout is paid by the merchant that asks; it has no source.";
+            self.fault("schema-violation", "/source", detail);
+        }
+        if operation != "payout" && source.is_none() && !has_source {
+            self.fault("schema-violation", "/source", "A source card is needed.");
+        }
+        if operation != "purchase" && is_manual_capture {
+            self.fault("schema-violation", "/capture", "Only a purchase can be captured later.");
+        }
+    }
+}
+
+/// 12 to 19 ASCII digits with a valid Luhn check digit (ISO/IEC 7812-1).
+pub fn is_pan(text: &str) -> bool {
+    if !(12..=19).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    let sum: u32 = text
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(index, byte)| {
+            let digit = u32::from(byte - b'0');
+            match (index % 2, digit) {
+                (0, digit) => digit,
+                (_, digit) if digit > 4 => digit * 2 - 9,
+                (_, digit) => digit * 2,
+            }
+        })
+        .sum();
+    sum % 10 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"operation":"transfer","amount":150000000,"currency":"UZS",
+        "source":{"card":"card_1"},"destination":{"pan":"8600000000000015"},
+        "capture":"automatic","description":"rent","purpose":"07","quote_id":null,
+        "metadata":{"order":"1001"}}"#;
+
+    fn slug_with(name: &str, value: &str) -> &'static str {
+        let mut body: serde_json::Value = serde_json::from_str(GOOD).unwrap();
+        body[name] = serde_json::from_str(value).unwrap();
+        let text = body.to_string();
+        let parsed = json::parse(text.as_bytes()).unwrap();
+        read_payment(&parsed).map_or_else(|refusal| refusal.slug, |_| "ok")
+    }
+
+    #[test]
+    fn a_good_request_is_read_whole() {
+        let parsed = json::parse(GOOD.as_bytes()).unwrap();
+        let request = read_payment(&parsed).unwrap();
+        assert_eq!(("transfer", 150_000_000), (request.operation, request.amount));
+        assert_eq!(Destination::Pan("8600000000000015".into()), request.destination);
+        assert_eq!(br#"{"order":"1001"}"#.to_vec(), request.metadata);
+    }
+
+    #[test]
+    fn each_bad_member_has_its_problem() {
+        for (name, value, slug) in [
+            ("amount", "0", "invalid-amount"),
+            ("amount", "-5", "invalid-amount"),
+            ("amount", "1.5", "invalid-amount"),
+            ("amount", "1e2", "invalid-amount"),
+            ("amount", "1000000000000001", "invalid-amount"),
+            ("amount", "\"100\"", "schema-violation"),
+            ("amount", "true", "schema-violation"),
+            ("amount", "null", "schema-violation"),
+            ("currency", "\"uzs\"", "invalid-currency"),
+            ("currency", "\"8600\"", "invalid-currency"),
+            ("currency", "860", "schema-violation"),
+            ("operation", "\"gift\"", "schema-violation"),
+            ("source", "{\"card\":\"card_../x\"}", "not-found"),
+            ("source", "{\"pan\":\"8600000000000015\"}", "unknown-member"),
+            ("source", "null", "schema-violation"),
+            ("destination", "{\"pan\":\"8600000000000016\"}", "invalid-pan"),
+            ("destination", "{\"pan\":\"8600 0000 0000 0015\"}", "invalid-pan"),
+            ("destination", "{\"pan\":\"٨٦٠٠٠٠٠٠٠٠٠٠٠٠١٥\"}", "invalid-pan"),
+            ("destination", "{\"merchant\":\"mer_1\"}", "schema-violation"),
+            ("destination", "{\"card\":\"card_1\",\"pan\":\"1\"}", "schema-violation"),
+            ("capture", "\"manual\"", "schema-violation"),
+            ("purpose", "\"7\"", "schema-violation"),
+            ("status", "\"succeeded\"", "read-only-member"),
+            ("surprise", "1", "unknown-member"),
+            ("metadata", "{\"a\":1}", "schema-violation"),
+            ("metadata", "[]", "schema-violation"),
+            ("description", "7", "schema-violation"),
+        ] {
+            assert_eq!(slug, slug_with(name, value), "{name} = {value}");
+        }
+        let long = format!("\"{}\"", "ў".repeat(256));
+        assert_eq!("too-long", slug_with("description", &long));
+        assert_eq!("ok", slug_with("description", &format!("\"{}\"", "ў".repeat(255))));
+    }
+
+    #[test]
+    fn luhn_is_checked_on_ascii_digits_only() {
+        for good in ["8600000000000015", "5614680000000014", "9860000000000018", "4242420000000018"] {
+            assert!(is_pan(good), "{good}");
+        }
+        for bad in ["", "0", "86000000000", "86000000000000000015", "8600000000000010"] {
+            assert!(!is_pan(bad), "{bad}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 """A running PostgreSQL and Valkey for tests, and empty databases in it.
 
-Start them once for a whole run (a second), then give every test that needs one a database of its
-own (30 ms). They are the real servers that the sandbox starts, with durability on.
+Start them once for a whole run, then give every test that needs one an empty database of its own.
+They are the real servers that the sandbox starts, with durability on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class TestServices:
+class Services:
     """Where the servers of this run are; the URLs carry passwords of this run alone."""
-
-    __test__ = False  # its name looks like a test case's to pytest
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -57,7 +55,7 @@ def _open_parent() -> str:
 
 
 @asynccontextmanager
-async def running_services() -> AsyncIterator[TestServices]:
+async def running_services() -> AsyncIterator[Services]:
     """Start PostgreSQL and Valkey in a folder of their own; stop both and remove it at the end.
 
     Enter it in a loop that lives as long as the servers, in the main thread.
@@ -65,11 +63,11 @@ async def running_services() -> AsyncIterator[TestServices]:
     with open_folder() as folder:
         data_dir = folder / "services"
         async with EmbeddedServices(data_dir, SilentProgress()) as services:
-            yield TestServices(services.database_url, services.redis_url, data_dir)
+            yield Services(services.database_url, services.redis_url, data_dir)
 
 
 @asynccontextmanager
-async def fresh_database(services: TestServices, *, template: str = "") -> AsyncIterator[str]:
+async def fresh_database(services: Services, *, template: str = "") -> AsyncIterator[str]:
     """Give the URL of a new database, dropped at the end with whoever is still connected.
 
     Args:
@@ -85,12 +83,12 @@ async def fresh_database(services: TestServices, *, template: str = "") -> Async
         await execute(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def database_url(services: TestServices, name: str) -> str:
+def database_url(services: Services, name: str) -> str:
     """Return the URL of another database of the same server."""
     return urlunsplit(urlsplit(services.database_url)._replace(path=f"/{name}"))
 
 
-async def execute(services: TestServices, statement: str) -> None:
+async def execute(services: Services, statement: str) -> None:
     """Run one statement as the server's owner, outside of a transaction."""
     connection = await asyncpg.connect(services.database_url, timeout=10.0)
     try:

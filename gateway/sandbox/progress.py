@@ -125,6 +125,8 @@ class Progress:
                     transient=True,
                 )
                 self._live.start()
+            elif self._live is not None:
+                self._live.refresh()
 
     def _end(self, step: Step, *, succeeded: bool) -> None:
         with self._lock:
@@ -140,9 +142,11 @@ class Progress:
         )
 
     def _render(self) -> RenderableType:
-        with self._lock:
-            words = ", ".join(step.words() for step in self._active)
-            elapsed_s = max((step.elapsed_s() for step in self._active), default=0.0)
+        # Without our lock: the drawing thread calls this holding rich's own, which a thread that
+        # prints takes after ours. A copy of the list is enough.
+        active = tuple(self._active)
+        words = ", ".join(step.words() for step in active)
+        elapsed_s = max((step.elapsed_s() for step in active), default=0.0)
         tail = f"  {elapsed_s:.0f} s" if elapsed_s >= ALIVE_AFTER_S else ""
         self._spinner.update(text=Text(words + tail))
         return self._spinner

@@ -1,0 +1,1 @@
+"""Tests of the sandbox's runtime: real servers, real processes, real signals."""

@@ -1,0 +1,60 @@
+# Oqim's verbs. `make` alone lists them. Needs Python 3.11 or later, Rust and a C compiler; whatever else
+# is used is installed into .venv by the first verb that needs it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+VENV := .venv/bin
+# Handed on: `make run ARGS="--workers 2"`.
+ARGS ?=
+
+.PHONY: help
+help: ## List the verbs
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo
+	@echo '  PYTHON=/path/to/python3 chooses the Python that .venv is made with; ARGS="..." is handed on.'
+
+.PHONY: run
+run: build ## Start the sandbox: PostgreSQL, Valkey, processor simulators, gateway
+	@exec $(VENV)/oqim sandbox $(ARGS)
+
+.PHONY: build
+build: ## Bring .venv and the compiled module up to date
+	@python=$$(scripts/find-python) && "$$python" scripts/setup.py
+
+.PHONY: test
+test: test-rust test-python ## Build, then run every test
+
+# The engine alone: the binding has no rules to test, and its test program would have to link libpython,
+# which many Pythons do not bring; the Python tests go through it.
+.PHONY: test-rust
+test-rust: build
+	cargo test --quiet --package oqim-engine
+
+.PHONY: test-python
+test-python: build
+	$(VENV)/python -m pytest -q $(ARGS)
+
+.PHONY: check
+check: build ## Linters, formatters and types, for Python and Rust; nothing is changed
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+.PHONY: lint-fix
+lint-fix: build ## Format, and mend what the linters can mend by themselves
+	$(VENV)/ruff check --fix
+	$(VENV)/ruff format
+	cargo fmt
+
+.PHONY: bench
+bench: build ## Measure throughput and latency, with the conditions of the run
+	$(VENV)/oqim bench $(ARGS)
+
+.PHONY: wheel
+wheel: build ## Build the wheel into dist/, and run the tests against it, installed elsewhere
+	$(VENV)/python scripts/check_wheel.py $(ARGS)

@@ -97,7 +97,7 @@ def test(wheel: Path, folder: Path, arguments: list[str]) -> int:
         print(f"✗ the tests would not run against the wheel:\n{where}", file=sys.stderr)
         return 1
     print(where, end="", flush=True)
-    command = [python, "-m", "pytest", "-q", *arguments]
+    command: list[str | Path] = [python, "-m", "pytest", "-q", *arguments]
     return subprocess.run(command, cwd=work, check=False).returncode
 
 

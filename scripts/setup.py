@@ -116,7 +116,11 @@ def numbers(version: str) -> tuple[int, ...]:
 def make_venv() -> None:
     """Make `.venv` where there is none that works."""
     if VENV_PYTHON.exists():
-        probe = [VENV_PYTHON, "-c", "import sys, pip; sys.exit(sys.version_info < (3, 11))"]
+        probe: list[str | Path] = [
+            VENV_PYTHON,
+            "-c",
+            "import sys, pip; sys.exit(sys.version_info < (3, 11))",
+        ]
         if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
             return
         print(f"{VENV} does not work (its Python is gone or too old); making it anew")

@@ -1,0 +1,1 @@
+"""HUMO: SOAP `urn:PaymentServer` for money, a JSON service for card information."""

@@ -1,0 +1,156 @@
+"""Cards and merchants as payments need them, read in batches and kept, still sealed, in memory.
+
+Feeds the core with what it misses (`Missing`) and opens a card number only for the moment in
+which a connector is given it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import asyncpg
+
+from connectors.spi import CardData, Merchant
+from gateway.cards.vault import Vault
+from gateway.core import Core, Missing
+from gateway.kernel.db.batch import Entry, GroupCommit
+
+_READ_BATCH_MAX = 256
+_READ_QUEUE_MAX = 8192
+
+CARDS = """
+SELECT id, owner, scheme, bin, expiry, lookup, pan_sealed, token_sealed, status, version
+FROM cards WHERE id = ANY($1::text[])
+"""
+MERCHANTS = """
+SELECT id, name, city, country, mcc, acceptor_id, terminal_id
+FROM merchants WHERE id = ANY($1::text[])
+"""
+STATES = "SELECT subject, version, state FROM limit_states WHERE subject = ANY($1::text[])"
+
+
+def pan_binding(card_id: str) -> str:
+    """Return what a card's sealed number is bound to."""
+    return f"cards|pan|{card_id}"
+
+
+def token_binding(card_id: str) -> str:
+    """Return what a card's sealed processor token is bound to."""
+    return f"cards|token|{card_id}"
+
+
+class Directory:
+    """Reads what decisions and messages need.
+
+    Args:
+        size_max: cards and merchants kept; the longest known are forgotten first.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, core: Core, vault: Vault, *, size_max: int) -> None:
+        self._pool = pool
+        self._core = core
+        self._vault = vault
+        self._size_max = size_max
+        self._cards: dict[str, asyncpg.Record] = {}
+        self._merchants: dict[str, Merchant] = {}
+        self._reads: GroupCommit[Missing, None] = GroupCommit(
+            self._read, _READ_BATCH_MAX, _READ_QUEUE_MAX
+        )
+
+    async def supply(self, missing: Missing) -> None:
+        """Give the core what it misses, in one read with whoever else waits."""
+        await self._reads.submit(missing)
+
+    async def _read(
+        self, batch: list[Entry[Missing, None]]
+    ) -> list[Entry[Missing, None]]:
+        cards = {one for entry in batch for one in entry.item.cards}
+        merchants = {one for entry in batch for one in entry.item.merchants}
+        subjects = {one for entry in batch for one in entry.item.subjects}
+        async with self._pool.acquire() as connection:
+            if cards:
+                await self._read_cards(connection, cards)
+            if merchants:
+                await self._read_merchants(connection, merchants)
+            if subjects:
+                await read_states(connection, self._core, subjects)
+        for entry in batch:
+            entry.resolve(None)
+        return []
+
+    async def _read_cards(self, connection: Any, ids: Iterable[str]) -> None:
+        unknown = set(ids)
+        for row in await connection.fetch(CARDS, list(unknown)):
+            unknown.discard(row["id"])
+            self._keep(self._cards, row["id"], row)
+            self._core.put_card(
+                row["id"],
+                row["owner"],
+                row["scheme"],
+                row["bin"],
+                row["lookup"],
+                row["status"] == "active",
+                row["version"],
+            )
+        for card_id in unknown:
+            self._core.put_no_card(card_id)
+
+    async def _read_merchants(self, connection: Any, ids: Iterable[str]) -> None:
+        unknown = set(ids)
+        for row in await connection.fetch(MERCHANTS, list(unknown)):
+            unknown.discard(row["id"])
+            merchant = Merchant(
+                id=row["acceptor_id"],
+                terminal_id=row["terminal_id"],
+                mcc=row["mcc"],
+                name=row["name"],
+                city=row["city"],
+                country=row["country"],
+            )
+            self._keep(self._merchants, row["id"], merchant)
+            self._core.put_merchant(row["id"], row["mcc"], row["country"])
+        for merchant_id in unknown:
+            self._core.put_no_merchant(merchant_id)
+
+    def _keep(self, cache: dict[str, Any], key: str, value: Any) -> None:
+        if len(cache) >= self._size_max:
+            cache.pop(next(iter(cache)))
+        cache[key] = value
+
+    def forget_card(self, card_id: str) -> None:
+        """Forget a card that changed."""
+        self._cards.pop(card_id, None)
+        self._core.forget_card(card_id)
+
+    async def card(self, card_id: str) -> CardData:
+        """Return a card with its number opened. Raises LookupError when there is none."""
+        row = self._cards.get(card_id)
+        if row is None:
+            async with self._pool.acquire() as connection:
+                await self._read_cards(connection, [card_id])
+            row = self._cards[card_id]
+        token = row["token_sealed"]
+        return CardData(
+            scheme=row["scheme"],
+            pan=self._vault.open(row["pan_sealed"], bound_to=pan_binding(card_id)),
+            expiry=row["expiry"],
+            token=self._vault.open(token, bound_to=token_binding(card_id)) if token else None,
+        )
+
+    async def merchant(self, merchant_id: str) -> Merchant:
+        """Return a merchant. Raises LookupError when there is none."""
+        merchant = self._merchants.get(merchant_id)
+        if merchant is None:
+            async with self._pool.acquire() as connection:
+                await self._read_merchants(connection, [merchant_id])
+            merchant = self._merchants[merchant_id]
+        return merchant
+
+
+async def read_states(connection: Any, core: Core, subjects: Iterable[str]) -> None:
+    """Give the core the limit states of `subjects`; one without a row is at version 0."""
+    unknown = set(subjects)
+    for row in await connection.fetch(STATES, list(unknown)):
+        unknown.discard(row["subject"])
+        core.load_state(row["subject"], row["version"], row["state"])
+    for subject in unknown:
+        core.load_state(subject, 0, b"")

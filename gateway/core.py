@@ -1,0 +1,53 @@
+"""The only importer of the compiled core, and the check that it belongs to this code.
+
+A stale binary decides by old rules; it is refused at start instead.
+"""
+
+from importlib.metadata import version
+
+from gateway import _core
+from gateway._core import (
+    Admission,
+    Claims,
+    Commission,
+    Core,
+    Iso8583,
+    Missing,
+    Refusal,
+    Staged,
+    idempotency,
+    is_pan,
+    problem_kinds,
+    read_body,
+    rfc3339,
+    year_month,
+)
+
+__all__ = [
+    "Admission",
+    "Claims",
+    "Commission",
+    "Core",
+    "Iso8583",
+    "Missing",
+    "Refusal",
+    "Staged",
+    "check_version",
+    "idempotency",
+    "is_pan",
+    "problem_kinds",
+    "read_body",
+    "rfc3339",
+    "year_month",
+]
+
+
+def check_version() -> None:
+    """Raise RuntimeError when the compiled core was not built from this version of the code."""
+    wanted = version("oqim")
+    if _core.__version__ != wanted:
+        message = (
+            f"the compiled core is {_core.__version__} and the code is {wanted}: "
+            "build it again with `make build`"
+        )
+        raise RuntimeError(message)

@@ -1,0 +1,92 @@
+"""Reading what a request carries: bodies, forms and queries, each strictly and by type."""
+
+import re
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from gateway.core import Refusal, read_body
+from gateway.kernel.http.messages import Request
+from gateway.kernel.http.problems import Problem, RefusedByCore
+
+Typed = TypeVar("Typed")
+
+_AT = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_FORM = "application/x-www-form-urlencoded"
+
+
+def body_as(request: Request, type_: type[Typed]) -> Typed:
+    """Return the JSON body as `type_`; its canonical bytes stay on the request.
+
+    Raises:
+        Problem: `schema-violation` or `unknown-member`, with a pointer.
+        RefusedByCore: what the strict parser refuses.
+    """
+    canonical = read_body(request.raw_headers, request.body)
+    if isinstance(canonical, Refusal):
+        raise RefusedByCore(canonical)
+    request.canonical = canonical
+    try:
+        return msgspec.json.decode(canonical, type=type_)
+    except msgspec.ValidationError as error:
+        raise _violation(str(error)) from None
+
+
+def no_body(request: Request) -> None:
+    """Accept an absent body or an empty object, where a route needs nothing said."""
+    if request.body:
+        body_as(request, Nothing)
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
+def _violation(message: str) -> Problem:
+    found = _AT.search(message)
+    pointer = ""
+    if found:
+        steps = _STEP.findall(found.group(1))
+        pointer = "".join(f"/{name or index}" for name, index in steps)
+        message = message[: found.start()]
+    if message.startswith("Object contains unknown field"):
+        name = message.split("`")[1]
+        detail = "This member is not known."
+        return Problem("unknown-member", detail, errors=((f"{pointer}/{name}", detail),))
+    # The validator's words name expected types and bounds, never the value given.
+    return Problem("schema-violation", f"{message}.", errors=((pointer, f"{message}."),))
+
+
+def form_as(request: Request, type_: type[Typed]) -> Typed:
+    """Return an `application/x-www-form-urlencoded` body as `type_` (RFC 6749 appendix B)."""
+    media = (request.header("content-type") or "").split(";")[0].strip().lower()
+    if media != _FORM:
+        raise Problem("unsupported-media-type", f"Send Content-Type: {_FORM}.")
+    try:
+        text = request.body.decode("utf-8")
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text))
+    except (UnicodeDecodeError, ValueError):
+        raise Problem("invalid-request", "The form cannot be read.") from None
+    return _pairs_as(pairs, type_, "invalid-request")
+
+
+def query_as(request: Request, type_: type[Typed]) -> Typed:
+    """Return the query parameters as `type_`; unknown and repeated ones are refused."""
+    pairs = parse_qsl(request.query, keep_blank_values=True)
+    return _pairs_as(pairs, type_, "invalid-query")
+
+
+def _pairs_as(pairs: list[tuple[str, str]], type_: type[Typed], slug: str) -> Typed:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise Problem(slug, "A parameter may be given once.")
+        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+            raise Problem(slug, "A parameter holds a control character.")
+        values[name] = value
+    try:
+        return msgspec.convert(values, type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(slug, f"{error}.") from None

@@ -1,0 +1,235 @@
+"""The HTTP front: one low-level aiohttp handler, no middleware.
+
+Takes bytes, finds the route, hands the handler a `Request`, writes its `Response`. Every error,
+the framework's own included, leaves as `application/problem+json`.
+"""
+
+import re
+import time
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from gateway.core import Core, Refusal
+from gateway.kernel.clock import Clock
+from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
+from gateway.kernel.http.routes import Found, RouteTable
+from gateway.kernel.ids import new_id
+from gateway.kernel.metrics import Metrics
+
+log = structlog.get_logger("http")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
+_ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
+_READ_ERRORS = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload-too-large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "uri-too-long",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "header-too-large",
+    HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
+}
+
+
+class HttpFront:
+    """Dispatches requests to routes.
+
+    Args:
+        table: every route of the process.
+        core: authorizes routes that are not hot.
+        body_bytes_max: bodies over it are refused, as far as possible before they are read.
+        in_flight_max: requests over it are answered 503 at once.
+    """
+
+    def __init__(
+        self,
+        table: RouteTable,
+        core: Core,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        body_bytes_max: int,
+        in_flight_max: int,
+    ) -> None:
+        self._table = table
+        self._core = core
+        self._clock = clock
+        self._metrics = metrics
+        self._body_bytes_max = body_bytes_max
+        self._in_flight_max = in_flight_max
+        self._in_flight = 0
+
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Answer one aiohttp request."""
+        started = time.perf_counter()
+        request_id = http.headers.get("X-Request-Id", "")
+        if not _REQUEST_ID.match(request_id):
+            request_id = new_id("req_", self._clock())
+        route_name = "none"
+        self._in_flight += 1
+        try:
+            if self._in_flight > self._in_flight_max:
+                raise Problem("overloaded", "Too many requests are in flight; try again soon.")
+            found = self._find(http)
+            route_name = found.route.path
+            response = await self._answer(http, found, request_id)
+        except Problem as problem:
+            response = problem.response(request_id)
+        except RefusedByCore as refused:
+            response = response_of(refused.refusal, request_id)
+        except web.HTTPRequestEntityTooLarge:
+            response = self._too_large().response(request_id)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("a handler failed", route=route_name, request_id=request_id)
+            detail = "The gateway has a fault; it has been recorded under the request's id."
+            response = Problem("internal-error", detail).response(request_id)
+        finally:
+            self._in_flight -= 1
+        self._metrics.observe_request(
+            http.method, route_name, response.status, time.perf_counter() - started
+        )
+        return _aiohttp_response(response, request_id)
+
+    def _find(self, http: web.BaseRequest) -> Found:
+        path = http.path
+        found = self._table.find(http.method, path)
+        if isinstance(found, Found):
+            return found
+        if found is None:
+            raise Problem("not-found", "There is no such path.")
+        raise Problem(
+            "method-not-allowed",
+            "This path does not answer this method.",
+            headers=(("Allow", ", ".join(found)),),
+        )
+
+    async def _answer(
+        self, http: web.BaseRequest, found: Found, request_id: str
+    ) -> Response:
+        route = found.route
+        if "\x00" in http.path:
+            raise Problem("invalid-request", "The path holds a NUL.")
+        _check_accept(http, route.media_type)
+        body = b""
+        if http.body_exists:
+            self._check_before_reading(http)
+            body = await http.read()
+            if len(body) > self._body_bytes_max:
+                raise self._too_large()
+        request = Request(
+            method=http.method,
+            path=http.path,
+            raw_headers=http.raw_headers,
+            query=http.query_string,
+            body=body,
+            request_id=request_id,
+            received_at_ms=self._clock(),
+            params=found.params,
+        )
+        request.deadline_ms = _deadline_of(request)
+        if route.is_hot or route.scope is None:
+            return await route.handler(request)
+        claims = self._core.authorize(
+            request.raw_headers, route.scope, request.received_at_ms
+        )
+        if isinstance(claims, Refusal):
+            raise RefusedByCore(claims)
+        request.claims = claims
+        return await route.handler(request)
+
+    def _check_before_reading(self, http: web.BaseRequest) -> None:
+        if "Content-Encoding" in http.headers:
+            detail = "Send the body without Content-Encoding."
+            raise Problem("unsupported-content-encoding", detail)
+        length = http.content_length
+        if length is not None and length > self._body_bytes_max:
+            raise self._too_large()
+
+    def _too_large(self) -> Problem:
+        detail = f"The body may have {self._body_bytes_max} bytes at most."
+        return Problem("payload-too-large", detail)
+
+
+def _check_accept(http: web.BaseRequest, media_type: str) -> None:
+    accept = http.headers.get("Accept")
+    if accept is None or "*/*" in accept:
+        return
+    offered = [part.split(";")[0].strip().lower() for part in accept.split(",")]
+    family = media_type.split("/", maxsplit=1)[0] + "/*"
+    if not any(part in _ACCEPTED or part in (media_type, family) for part in offered):
+        raise Problem("not-acceptable", f"Send Accept: {media_type}, or none.")
+
+
+def _deadline_of(request: Request) -> int | None:
+    text = request.header("deadline-ms")
+    if text is None:
+        return None
+    if text.lstrip("-") == "0" or (text.startswith("-") and text[1:].isdecimal()):
+        raise Problem("deadline-exceeded", "The deadline passed before the request came.")
+    if not _DEADLINE.match(text):
+        raise Problem("invalid-deadline", "Send a positive number of milliseconds.")
+    return int(text)
+
+
+def _aiohttp_response(response: Response, request_id: str) -> web.Response:
+    headers = {
+        "Content-Type": response.content_type,
+        "X-Request-Id": request_id,
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    headers.update(response.headers)
+    return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+class _ProblemRequestHandler(web.RequestHandler):
+    """aiohttp's connection, with its own errors as problems."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer was begun and cannot become another")
+        slug = _READ_ERRORS.get(HTTPStatus(status), "malformed-request")
+        if isinstance(exc, LineTooLong):
+            slug = "header-too-large"
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            slug = "internal-error"
+            log.error("the server failed", exc_info=exc)
+        problem = Problem(slug, "The request could not be read as HTTP/1.1.")
+        answer = _aiohttp_response(problem.response("-"), new_id("req_", time.time_ns() // 10**6))
+        answer.force_close()
+        return answer
+
+
+class HttpServer(web.Server):
+    """aiohttp's low-level server over an `HttpFront`."""
+
+    def __init__(self, front: HttpFront, **settings: Any) -> None:
+        super().__init__(front.handle, **settings)
+
+    def __call__(self) -> web.RequestHandler:
+        return _ProblemRequestHandler(self, loop=self._loop, **self._kwargs)
+
+
+def make_server(front: HttpFront) -> HttpServer:
+    """Return a server that never decompresses, never logs an access, and closes idle peers."""
+    return HttpServer(
+        front,
+        access_log=None,
+        keepalive_timeout=75.0,
+        auto_decompress=False,
+        max_line_size=8190,
+        max_field_size=8190,
+    )

@@ -1,0 +1,192 @@
+"""Settings: TOML files and the environment become one frozen value; unknown keys are errors.
+
+Order of precedence: environment, then the files of the configuration folder. The folder is
+`OQIM_CONFIG_DIR`, or `config/` beside the installed packages.
+
+Environment: `OQIM_PORT`, `OQIM_WORKERS`, `OQIM_DATABASE_URL`, `OQIM_REDIS_URL`, `OQIM_DATA_DIR`,
+`OQIM_CONFIG_DIR`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml, section by section).
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text names the file or variable and what to do."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Http(_Section):
+    host: str
+    port: int
+    body_bytes_max: int
+    in_flight_max: int
+
+
+class Database(_Section):
+    url: str
+    pool_size_max: int
+    command_timeout_s: float
+
+
+class Redis(_Section):
+    url: str
+    timeout_s: float
+
+
+class CoreSettings(_Section):
+    token_cache_size_max: int
+    card_cache_size_max: int
+    subject_cache_size_max: int
+    quote_ttl_s: int
+    feed_age_s_max: float
+
+
+class Identity(_Section):
+    issuer: str
+    audience: str
+    access_token_ttl_s: int
+    refresh_token_ttl_s: int
+    refresh_grace_s: int
+    code_length: int
+    code_ttl_s: int
+    code_tries_max: int
+    code_lock_s: int
+    code_resend_s: int
+    new_user_tier: str
+    mobile_scopes: list[str]
+
+
+class Cards(_Section):
+    per_user_max: int
+
+
+class Journal(_Section):
+    batch_size_max: int
+    queue_size_max: int
+    hot_subject_s: float
+
+
+class Recovery(_Section):
+    poll_s: float
+    worker_lease_s: float
+    retry_first_s: float
+    retry_last_s: float
+    not_found_final_s: float
+    batch_size_max: int
+
+
+class Connectors(_Section):
+    enabled: list[str]
+
+
+class _File(_Section):
+    http: Http
+    database: Database
+    redis: Redis
+    core: CoreSettings
+    identity: Identity
+    cards: Cards
+    journal: Journal
+    recovery: Recovery
+    connectors: Connectors
+
+
+class Settings(_File):
+    """Everything, read once.
+
+    Attributes:
+        workers: gateway processes on one port, 1 to 64.
+        data_dir: where the sandbox keeps its services, keys and logs.
+        rules: JSON of commission plans and limit policies, for the core.
+        routing: JSON of BINs and routes, for the core.
+        connector_settings: one mapping a connector.
+        is_sandbox: whether `/sandbox/v1` is served.
+    """
+
+    workers: int
+    data_dir: Path
+    rules: bytes
+    routing: bytes
+    connector_settings: dict[str, dict[str, Any]]
+    is_sandbox: bool
+
+
+def config_dir(environment: Mapping[str, str]) -> Path:
+    """Return the folder the files are read from."""
+    named = environment.get("OQIM_CONFIG_DIR")
+    return Path(named) if named else Path(__file__).resolve().parent.parent / "config"
+
+
+def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = False) -> Settings:
+    """Read the files and the environment. Raises SettingsError that names what is wrong."""
+    folder = config_dir(environment)
+    tables = _read(folder / "settings.toml")
+    _override(tables, environment)
+    try:
+        file = msgspec.convert(tables, _File)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings.toml: {error}") from error
+    rules = _read(folder / "commissions.toml") | _read(folder / "limits.toml")
+    routing = _read(folder / "bins.toml") | _read(folder / "routing.toml")
+    return Settings(
+        **{name: getattr(file, name) for name in _File.__struct_fields__},
+        workers=_number(environment, "OQIM_WORKERS", 1, low=1, high=64),
+        data_dir=Path(environment.get("OQIM_DATA_DIR", "var")).resolve(),
+        rules=msgspec.json.encode(rules),
+        routing=msgspec.json.encode(routing),
+        connector_settings=_connector_settings(folder, environment),
+        is_sandbox=is_sandbox,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is missing; set OQIM_CONFIG_DIR to your folder") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _number(
+    environment: Mapping[str, str], name: str, default: int, *, low: int, high: int
+) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise SettingsError(f"{name} must be a number from {low} to {high}")
+    return int(text)
+
+
+def _override(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
+    http = tables.get("http", {})
+    http["port"] = _number(environment, "OQIM_PORT", http.get("port", 8080), low=0, high=65535)
+    for name, section in (("OQIM_DATABASE_URL", "database"), ("OQIM_REDIS_URL", "redis")):
+        if environment.get(name):
+            tables.get(section, {})["url"] = environment[name]
+
+
+def _connector_settings(
+    folder: Path, environment: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = _read(folder / "connectors.toml")
+    text = environment.get("OQIM_CONNECTORS", "")
+    if text:
+        try:
+            extra = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"OQIM_CONNECTORS is not JSON: {error}") from error
+        for name, values in extra.items():
+            sections[name] = sections.get(name, {}) | values
+    return sections

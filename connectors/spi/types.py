@@ -190,7 +190,7 @@ class CallbackRefused(Exception):
         self.detail = detail
 
 
-class Iso8583Error(Exception):
+class Iso8583Error(ValueError):
     """A message that does not fit its specification: names the field's path, never its value."""
 
 

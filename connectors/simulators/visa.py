@@ -7,7 +7,7 @@ sends unasked (advices, sign-off, rejects). What a message means is decided in `
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import iso8583
 import msgspec
@@ -74,8 +74,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Join the connections that advices go to."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are asyncio's by shape alone, not by class.
+        self.transport = cast(asyncio.Transport, transport)
         self._visa.connections[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:

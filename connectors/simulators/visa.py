@@ -7,7 +7,7 @@ sends unasked (advices, sign-off, rejects). What a message means is decided in `
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import iso8583
 import msgspec
@@ -26,7 +26,6 @@ from connectors.simulators.visa_rules import (
     Decision,
     Rules,
     kind_of,
-    reply_to,
 )
 from connectors.simulators.visa_spec import (
     HEADER_SIZE,
@@ -38,6 +37,7 @@ from connectors.simulators.visa_spec import (
     own_frame,
     reject_frame,
     reply_frame,
+    reply_message,
 )
 
 CODES = AmountCodes(no_funds="51", issuer_down="91", duplicate="94", fraud="59")
@@ -60,6 +60,17 @@ class AdviceOrder(msgspec.Struct, forbid_unknown_fields=True):
 
     rrn: str
     kind: str
+
+
+class Request(NamedTuple):
+    """A message that was read: its header, its fields, and the bytes of each field."""
+
+    header: bytes
+    doc: dict[str, str]
+    received: dict[str, dict[str, bytes]]
+
+    def __repr__(self) -> str:
+        return f"<Request {self.doc['t']}>"
 
 
 class Connection(asyncio.Protocol):
@@ -147,7 +158,7 @@ class Visa:
             return (reject_frame(REJECT_UNPARSEABLE, whole),)
         header = whole[:HEADER_SIZE]
         try:
-            doc, _ = iso8583.decode(whole[HEADER_SIZE:], SPEC)
+            doc, received = iso8583.decode(whole[HEADER_SIZE:], SPEC)
         except (iso8583.DecodeError, KeyError):
             # KeyError: a field that the dialect does not have.
             return (reject_frame(REJECT_UNPARSEABLE, whole),)
@@ -161,15 +172,15 @@ class Visa:
         if mti == "0800":
             self._network(connection, doc)
         elif connection.is_signed_off:
-            return (self._reply(header, doc, Decision(SIGNED_OFF_CODE), 0),)
+            return (_reply(header, mti, received, Decision(SIGNED_OFF_CODE)),)
         elif self._rejects_left:
             self._rejects_left -= 1
             return (reject_frame(self._reject_code, whole),)
         if self.faults.is_armed:
             drawn = self._draw(doc)
             if drawn is not None:
-                return self._receive_badly(connection, header, doc, drawn)
-        return (self._reply(header, doc, self._rules.decide(doc, None), 0),)
+                return self._receive_badly(connection, Request(header, doc, received), drawn)
+        return (_reply(header, mti, received, self._rules.decide(doc, None)),)
 
     def _network(self, connection: Connection, doc: dict[str, str]) -> None:
         code = doc.get("70", "")
@@ -186,33 +197,28 @@ class Visa:
         return self.faults.draw((mti, kind), is_money, int(amount) if amount.isdecimal() else 0)
 
     def _receive_badly(
-        self, connection: Connection, header: bytes, doc: dict[str, str], drawn: Drawn
+        self, connection: Connection, request: Request, drawn: Drawn
     ) -> tuple[bytes, ...]:
         if drawn.delay_s:
             at_last = Drawn(0.0, drawn.kind, drawn.code)
             asyncio.get_running_loop().call_later(
-                drawn.delay_s, partial(self._late, connection, header, doc, at_last)
+                drawn.delay_s, partial(self._late, connection, request, at_last)
             )
             return ()
         if drawn.kind == "drop_request":
             return ()
-        decline = drawn.code if drawn.kind == "decline" else None
-        decision = self._rules.decide(doc, decline)
+        header, doc, received = request
+        decision = self._rules.decide(doc, drawn.code if drawn.kind == "decline" else None)
         if drawn.kind == "drop_reply_after_commit":
             return ()
         if drawn.kind == "garbage":
             return (reply_frame(header, GARBAGE),)
-        reply = self._reply(header, doc, decision, 1 if drawn.kind == "wrong_amount" else 0)
+        shift = 1 if drawn.kind == "wrong_amount" else 0
+        reply = _reply(header, doc["t"], received, decision, shift)
         return (reply, reply) if drawn.kind == "duplicate_reply" else (reply,)
 
-    def _late(
-        self, connection: Connection, header: bytes, doc: dict[str, str], drawn: Drawn
-    ) -> None:
-        connection.send(b"".join(self._receive_badly(connection, header, doc, drawn)))
-
-    def _reply(self, header: bytes, doc: dict[str, str], decision: Decision, shift: int) -> bytes:
-        message, _ = iso8583.encode(reply_to(doc, decision, shift), SPEC)
-        return reply_frame(header, message)
+    def _late(self, connection: Connection, request: Request, drawn: Drawn) -> None:
+        connection.send(b"".join(self._receive_badly(connection, request, drawn)))
 
     # -- messages out ----------------------------------------------------------------------------
 
@@ -289,3 +295,14 @@ class Visa:
             raise Problem(400, "invalid-reject", "count: 0 to 1000000")
         self._reject_code, self._rejects_left = order.code, order.count
         return {"armed": order.count}
+
+
+def _reply(
+    header: bytes,
+    mti: str,
+    received: dict[str, dict[str, bytes]],
+    decision: Decision,
+    shift: int = 0,
+) -> bytes:
+    message = reply_message(REPLY_MTI[mti], received, decision.code, decision.approval, shift)
+    return reply_frame(header, message)

@@ -1,7 +1,8 @@
 """What VISA decides about each message: no bytes, no sockets.
 
-`answer` takes a decoded message and returns the fields of its reply. Duplicates (same F2, F7, F11,
-F32, F37) are answered as the first time; the same trace with anything else different is F39 94.
+`Rules.decide` takes a decoded message, records what it does and returns F39 and F38. Duplicates
+(same F2, F3, F4, F7, F11, F32, F37) are answered as the first time; the same trace with anything
+else different is F39 94.
 """
 
 from connectors.simulators.ledger import Account
@@ -31,7 +32,6 @@ REPLY_MTI = {
 NETWORK_CODES = frozenset({"001", "002", "301", "071", "072", "078", "079"})
 SIGN_ON, SIGN_OFF = frozenset({"001", "071"}), frozenset({"002", "072"})
 
-_ECHOED = ("2", "3", "4", "7", "11", "19", "25", "32", "37", "41", "42", "49", "70", "90")
 _NEEDED = {
     "0100": ("2", "3", "4", "7", "11", "32", "37", "49"),
     "0120": ("4", "7", "11", "32", "37", "90"),
@@ -60,20 +60,6 @@ def kind_of(doc: Doc) -> str:
         return "check"
     kind = _KIND_OF_PROC.get(doc.get("3", "")[:2], "")
     return "hold" if kind == "purchase" and doc.get("25") == PREAUTHORISED else kind
-
-
-def reply_to(doc: Doc, decision: Decision, shift: int = 0) -> Doc:
-    """Build the reply's fields. Args: shift is added to F4."""
-    reply: Doc = {"t": REPLY_MTI[doc["t"]], "39": decision.code}
-    for number in _ECHOED:
-        value = doc.get(number)
-        if value is not None:
-            reply[number] = value
-    if decision.approval:
-        reply["38"] = decision.approval
-    if shift and "4" in reply:
-        reply["4"] = f"{int(reply['4']) + shift:012d}"
-    return reply
 
 
 class Rules:

@@ -6,6 +6,7 @@ a 4-byte prefix (2-byte big-endian length of what follows, then two zero bytes),
 and the message; a frame of length zero is a keep-alive poll.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 PREFIX_SIZE = 4
@@ -78,8 +79,50 @@ SPEC: dict[str, Field] = {
 }
 
 
+_ECHOED = (2, 3, 4, 7, 11, 19, 25, 32, 37, 41, 42, 49, 70, 90)
+_REPLY_FIELDS = tuple((str(number), 1 << (128 - number)) for number in sorted({*_ECHOED, 38, 39}))
+_SECONDARY = 1 << 127
+_LOWER_HALF = (1 << 64) - 1
+
+
 class FrameError(ValueError):
     """The bytes on the socket are no frame of this dialect; the connection cannot go on."""
+
+
+def reply_message(
+    mti: str, received: Mapping[str, Mapping[str, bytes]], code: str, approval: str, shift: int
+) -> bytes:
+    """Build a reply out of the request's own encoded fields, which the codec keeps as it decodes.
+
+    Encoding every echoed field anew would cost as much as decoding them did.
+
+    Args:
+        received: the codec's encoded fields of the request, `{number: {"len", "data"}}`.
+        code: F39. approval: F38, left out when empty. shift: is added to F4.
+    """
+    bits = 0
+    parts: list[bytes] = []
+    for number, bit in _REPLY_FIELDS:
+        if number == "39":
+            parts.append(code.encode("cp037"))
+        elif number == "38":
+            if not approval:
+                continue
+            parts.append(approval.encode("cp037"))
+        else:
+            field = received.get(number)
+            if field is None:
+                continue
+            data = field["data"]
+            if shift and number == "4":
+                data = bytes.fromhex(f"{int(data.hex()) + shift:012d}")
+            parts += (field["len"], data)
+        bits |= bit
+    if bits & _LOWER_HALF:
+        bitmap = (bits | _SECONDARY).to_bytes(16, "big")
+    else:
+        bitmap = (bits >> 64).to_bytes(8, "big")
+    return b"".join((bytes.fromhex(mti), bitmap, *parts))
 
 
 def frame(header: bytes, message: bytes | bytearray) -> bytes:

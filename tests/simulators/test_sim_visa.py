@@ -6,7 +6,7 @@ import iso8583
 import pytest
 from sim_clients import VISA_PAN, Control, VisaClient, about, authorisation, network, trace
 
-from connectors.simulators.visa_spec import SPEC, Deframer, FrameError
+from connectors.simulators.visa_spec import SPEC, Deframer, FrameError, reply_message
 
 GOLDEN = bytes.fromhex(
     "01007224648108e08000104242424242424242000000000001250000112114300000012328125999086001005906"
@@ -64,6 +64,21 @@ def test_bitmaps_are_the_known_ones(mti: str, fields: str, bitmap: str) -> None:
     doc = {"t": mti, **{number: "0" * widths[number] for number in fields.split()}}
     encoded, _ = iso8583.encode(doc, SPEC)
     assert encoded[2 : 2 + len(bitmap) // 2].hex() == bitmap
+
+
+@pytest.mark.parametrize(("approval", "shift"), [("123456", 0), ("", 0), ("654321", 7)])
+def test_a_reply_is_what_the_codec_would_make(approval: str, shift: int) -> None:
+    """Reusing the request's bytes gives the same message as encoding every field."""
+    for doc in (GOLDEN_DOC, {**GOLDEN_DOC, "90": "1" * 42}):
+        encoded, _ = iso8583.encode(dict(doc), SPEC)
+        _, received = iso8583.decode(bytes(encoded), SPEC)
+        reply = reply_message("0110", received, "00", approval, shift)
+        numbers = ("2", "3", "4", "7", "11", "19", "25", "32", "37", "41", "42", "49", "90")
+        expected = {number: doc[number] for number in numbers if number in doc}
+        expected |= {"t": "0110", "39": "00", "4": f"{1_250_000 + shift:012d}"}
+        if approval:
+            expected["38"] = approval
+        assert reply == bytes(iso8583.encode(expected, SPEC)[0])
 
 
 def test_frames_are_cut_wherever_the_stream_breaks() -> None:

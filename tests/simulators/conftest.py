@@ -12,7 +12,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sim_clients import Control, HumoClient, UzcardClient, VisaClient, network, until
+
+from tests.simulators.sim_clients import (
+    Control,
+    HumoClient,
+    UzcardClient,
+    VisaClient,
+    network,
+    until,
+)
 
 START_TIMEOUT_S = 30.0
 

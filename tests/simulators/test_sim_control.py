@@ -11,8 +11,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Start
-from sim_clients import (
+
+from connectors.simulators.pans import is_luhn_valid, pan_of, token_of
+from tests.simulators.conftest import Start
+from tests.simulators.sim_clients import (
     HUMO_PAN,
     UZCARD_PAN,
     VISA_PAN,
@@ -28,8 +30,6 @@ from sim_clients import (
     unique,
     until,
 )
-
-from connectors.simulators.pans import is_luhn_valid, pan_of, token_of
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from sim_clients import (
+
+from tests.simulators.sim_clients import (
     HUMO_PAN,
     UZCARD_PAN,
     VISA_PAN,

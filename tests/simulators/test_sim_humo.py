@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from sim_clients import HUMO_PAN, HumoClient, envelope, read_soap, unique
+
+from tests.simulators.sim_clients import HUMO_PAN, HumoClient, envelope, read_soap, unique
 
 HUMO_PAN_2 = "9860010000000017"
 TTL_S = 10_080 * 60

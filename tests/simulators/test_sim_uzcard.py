@@ -4,7 +4,8 @@ import base64
 import re
 
 import pytest
-from sim_clients import (
+
+from tests.simulators.sim_clients import (
     HUMO_PAN,
     UZCARD_PAN,
     UZCARD_PAN_2,

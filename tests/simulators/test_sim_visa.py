@@ -4,9 +4,17 @@ import asyncio
 
 import iso8583
 import pytest
-from sim_clients import VISA_PAN, Control, VisaClient, about, authorisation, network, trace
 
 from connectors.simulators.visa_spec import SPEC, Deframer, FrameError, reply_message
+from tests.simulators.sim_clients import (
+    VISA_PAN,
+    Control,
+    VisaClient,
+    about,
+    authorisation,
+    network,
+    trace,
+)
 
 GOLDEN = bytes.fromhex(
     "01007224648108e08000104242424242424242000000000001250000112114300000012328125999086001005906"

@@ -1,0 +1,1 @@
+"""The simulators, tested as processes on real sockets."""

@@ -232,6 +232,8 @@ def decode(body: bytes, shape: type[T]) -> T:
         raise Problem(400, "invalid-body", str(error)) from error
     except msgspec.DecodeError as error:
         raise Problem(400, "invalid-json", str(error)) from error
+    except UnicodeDecodeError as error:
+        raise Problem(400, "invalid-json", "the body is not UTF-8") from error
 
 
 def phone_of(text: str) -> str:

@@ -37,7 +37,7 @@ def card_information(ledger: Ledger[HumoEntry], body: bytes, decline: str | None
     """
     try:
         request = _DECODER.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _answer({"error": {"code": -1, "message": "Bad request"}}, 400)
     pan = request.params.primaryAccountNumber
     account = ledger.account(pan)

@@ -229,7 +229,7 @@ class Ledger(Generic[E]):
                 else:
                     for entry in entries.decode(document["entries"]):
                         self._load_entry(entry)
-            except (msgspec.DecodeError, KeyError, IndexError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, KeyError, IndexError) as error:
                 if self._journal.cut_at_line(line_number):
                     break
                 raise JournalError(

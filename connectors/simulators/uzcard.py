@@ -106,7 +106,7 @@ class Uzcard:
             envelope = self._envelope.decode(body)
         except msgspec.ValidationError:
             return self._error(None, -32600)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return self._error(None, -32700)
         if headers.get("Authorization") != self._authorization:
             return self._error(envelope.id, -256)
@@ -117,7 +117,7 @@ class Uzcard:
             return self._error(envelope.id, -32601)
         try:
             request = method.decoder.decode(envelope.params)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return self._error(envelope.id, -103)
 
         def run(decline: str | None, shift: int) -> Reply:

@@ -36,6 +36,7 @@ from tests.simulators.sim_clients import (
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "faults", b"{", 400, "invalid-json"),
+        ("POST", "faults", b'{"kind":"\xff"}', 400, "invalid-json"),
         ("POST", "faults", {"kind": "explode", "count": 1}, 400, "invalid-fault"),
         ("POST", "faults", {"kind": "decline"}, 400, "invalid-fault"),
         ("POST", "faults", {"kind": "decline", "count": 1, "rate": 0.5}, 400, "invalid-fault"),
@@ -143,6 +144,32 @@ async def test_other_paths_of_the_control_port_do_not_exist(visa_control: Contro
     """The VISA control port serves nothing else."""
     async with visa_control.session.post(f"{visa_control.url}/", data=b"{}") as response:
         assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("version", "header", "is_closed"),
+    [("1.1", "", False), ("1.1", "Connection: close\r\n", True), ("1.0", "", True)],
+)
+async def test_replies_keep_http_connections_as_asked(
+    uzcard: UzcardClient, version: str, header: str, is_closed: bool
+) -> None:
+    """A reply is whole by its length, and the connection ends when the client wants it to."""
+    host, _, port = uzcard.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"jsonrpc":"2.0","id":7,"method":"no.such"}'
+    head = f"POST / HTTP/{version}\r\nHost: x\r\n{header}Authorization: {uzcard.auth}\r\n"
+    message = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    async with asyncio.timeout(10):
+        for _ in range(1 if is_closed else 2):
+            writer.write(message)
+            told = (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert told.startswith("HTTP/1.1 200 OK\r\n")
+            length = int(told.partition("Content-Length: ")[2].partition("\r\n")[0])
+            assert json.loads(await reader.readexactly(length))["error"]["code"] == -32601
+        if is_closed:
+            assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_ledgers_survive_a_kill(start: Start, session: aiohttp.ClientSession) -> None:

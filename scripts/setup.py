@@ -157,7 +157,7 @@ def build() -> None:
     if is_built and read(stamp) == digest.hexdigest():
         return
     command: list[str | Path] = [VENV / "bin" / "maturin", "develop", "--release", "--quiet"]
-    run("Building the compiled module", command, VIRTUAL_ENV=str(VENV))
+    run("Building the compiled module", command, VIRTUAL_ENV=str(VENV), PIP_QUIET="1")
     stamp.write_text(digest.hexdigest())
 
 

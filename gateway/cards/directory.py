@@ -1,7 +1,6 @@
-"""Cards and merchants as payments need them, read in batches and kept, still sealed, in memory.
+"""Cards and merchants as payments need them, kept in memory with their numbers still sealed.
 
-Feeds the core with what it misses (`Missing`) and opens a card number only for the moment in
-which a connector is given it.
+A card number is opened only for the moment in which a connector is given it.
 """
 
 from collections.abc import Iterable
@@ -11,11 +10,7 @@ import asyncpg
 
 from connectors.spi import CardData, Merchant
 from gateway.cards.vault import Vault
-from gateway.core import Core, Missing
-from gateway.kernel.db.batch import Entry, GroupCommit
-
-_READ_BATCH_MAX = 256
-_READ_QUEUE_MAX = 8192
+from gateway.core import Core
 
 CARDS = """
 SELECT id, owner, scheme, bin, expiry, lookup, pan_sealed, token_sealed, status, version
@@ -25,7 +20,6 @@ MERCHANTS = """
 SELECT id, name, city, country, mcc, acceptor_id, terminal_id
 FROM merchants WHERE id = ANY($1::text[])
 """
-STATES = "SELECT subject, version, state FROM limit_states WHERE subject = ANY($1::text[])"
 
 
 def pan_binding(card_id: str) -> str:
@@ -52,32 +46,9 @@ class Directory:
         self._size_max = size_max
         self._cards: dict[str, asyncpg.Record] = {}
         self._merchants: dict[str, Merchant] = {}
-        self._reads: GroupCommit[Missing, None] = GroupCommit(
-            self._read, _READ_BATCH_MAX, _READ_QUEUE_MAX
-        )
 
-    async def supply(self, missing: Missing) -> None:
-        """Give the core what it misses, in one read with whoever else waits."""
-        await self._reads.submit(missing)
-
-    async def _read(
-        self, batch: list[Entry[Missing, None]]
-    ) -> list[Entry[Missing, None]]:
-        cards = {one for entry in batch for one in entry.item.cards}
-        merchants = {one for entry in batch for one in entry.item.merchants}
-        subjects = {one for entry in batch for one in entry.item.subjects}
-        async with self._pool.acquire() as connection:
-            if cards:
-                await self._read_cards(connection, cards)
-            if merchants:
-                await self._read_merchants(connection, merchants)
-            if subjects:
-                await read_states(connection, self._core, subjects)
-        for entry in batch:
-            entry.resolve(None)
-        return []
-
-    async def _read_cards(self, connection: Any, ids: Iterable[str]) -> None:
+    async def read_cards(self, connection: Any, ids: Iterable[str]) -> None:
+        """Read cards; the core learns of those there are and of those there are not."""
         unknown = set(ids)
         for row in await connection.fetch(CARDS, list(unknown)):
             unknown.discard(row["id"])
@@ -94,7 +65,8 @@ class Directory:
         for card_id in unknown:
             self._core.put_no_card(card_id)
 
-    async def _read_merchants(self, connection: Any, ids: Iterable[str]) -> None:
+    async def read_merchants(self, connection: Any, ids: Iterable[str]) -> None:
+        """Read merchants; the core learns of those there are and of those there are not."""
         unknown = set(ids)
         for row in await connection.fetch(MERCHANTS, list(unknown)):
             unknown.discard(row["id"])
@@ -126,7 +98,7 @@ class Directory:
         row = self._cards.get(card_id)
         if row is None:
             async with self._pool.acquire() as connection:
-                await self._read_cards(connection, [card_id])
+                await self.read_cards(connection, [card_id])
             row = self._cards[card_id]
         token = row["token_sealed"]
         return CardData(
@@ -141,16 +113,6 @@ class Directory:
         merchant = self._merchants.get(merchant_id)
         if merchant is None:
             async with self._pool.acquire() as connection:
-                await self._read_merchants(connection, [merchant_id])
+                await self.read_merchants(connection, [merchant_id])
             merchant = self._merchants[merchant_id]
         return merchant
-
-
-async def read_states(connection: Any, core: Core, subjects: Iterable[str]) -> None:
-    """Give the core the limit states of `subjects`; one without a row is at version 0."""
-    unknown = set(subjects)
-    for row in await connection.fetch(STATES, list(unknown)):
-        unknown.discard(row["subject"])
-        core.load_state(row["subject"], row["version"], row["state"])
-    for subject in unknown:
-        core.load_state(subject, 0, b"")

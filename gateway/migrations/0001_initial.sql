@@ -181,7 +181,8 @@ CREATE TABLE attempts (
     outcome_source text,
     worker         bigint NOT NULL,
     tries          smallint NOT NULL DEFAULT 0,
-    next_try_at    timestamptz NOT NULL DEFAULT now()
+    -- Until then only the worker that sends it may touch it.
+    next_try_at    timestamptz NOT NULL DEFAULT now() + interval '30 seconds'
 ) WITH (fillfactor = 70);
 CREATE INDEX attempts_open ON attempts (next_try_at)
     WHERE state IN ('sent', 'unknown', 'reversing');
@@ -198,7 +199,7 @@ CREATE TABLE actions (
     sequence        bigint NOT NULL,
     worker          bigint NOT NULL,
     tries           smallint NOT NULL DEFAULT 0,
-    next_try_at     timestamptz NOT NULL DEFAULT now(),
+    next_try_at     timestamptz NOT NULL DEFAULT now() + interval '30 seconds',
     response_status smallint,
     response_body   bytea,
     created_at      timestamptz NOT NULL DEFAULT now()
@@ -211,7 +212,7 @@ CREATE UNIQUE INDEX actions_end ON actions (payment_id)
 
 CREATE TABLE idempotency_keys (
     -- Half a SHA-256 of client, subject, route and key.
-    scope       uuid PRIMARY KEY,
+    scope       bytea PRIMARY KEY,
     fingerprint bytea NOT NULL,
     -- The payment or action whose stored answer is the answer.
     object_id   text NOT NULL

@@ -594,6 +594,10 @@ impl Core {
         self.inner.book.commit(&staged.inner);
     }
 
+    fn unstage(&mut self, staged: &Staged) {
+        self.inner.book.unstage(&staged.inner);
+    }
+
     fn roll_back(&mut self, staged: &Staged) {
         self.inner.book.roll_back(&staged.inner);
     }

@@ -508,6 +508,16 @@ impl Book {
         }
     }
 
+    /// The batch was not written, and nothing was wrong with its states: its members are staged
+    /// again or released.
+    pub fn unstage(&mut self, staged: &Staged) {
+        for (subject, _, _) in &staged.writes {
+            if let Some(entry) = self.subjects.get_mut(subject) {
+                entry.staged = None;
+            }
+        }
+    }
+
     /// The batch did not become durable, or nobody knows: its subjects must be read again. Its
     /// members stay reserved until they are staged again or released.
     pub fn roll_back(&mut self, staged: &Staged) {

@@ -9,12 +9,15 @@ import time
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
+import redis.exceptions
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
 from gateway.kernel.http.routes import Found, RouteTable
@@ -23,6 +26,13 @@ from gateway.kernel.metrics import Metrics
 
 log = structlog.get_logger("http")
 
+_AWAY = (
+    Unavailable,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    redis.exceptions.RedisError,
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
@@ -82,8 +92,10 @@ class HttpFront:
             response = response_of(refused.refusal, request_id)
         except web.HTTPRequestEntityTooLarge:
             response = self._too_large().response(request_id)
-        except ConnectionError:
-            raise
+        except _AWAY as error:
+            log.warning("something needed is away", route=route_name, error=repr(error))
+            detail = "Something the gateway needs is away; try again with the same key."
+            response = Problem("unavailable", detail).response(request_id)
         except Exception:
             log.exception("a handler failed", route=route_name, request_id=request_id)
             detail = "The gateway has a fault; it has been recorded under the request's id."

@@ -1,0 +1,368 @@
+"""Captures, cancels and refunds: claimed in one transaction, sent, recorded as a fact.
+
+The claim is one conditional UPDATE on the payment, so that no interleaving captures twice or
+refunds more than was captured. Sending again under the same reference is safe at every connector,
+and that is how an action in doubt is settled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import asyncpg
+import structlog
+
+from connectors.spi import Connector, Outcome, Result
+from gateway.core import Commission, Core, Refusal, idempotency
+from gateway.kernel.clock import Clock
+from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.problems import Problem, RefusedByCore
+from gateway.kernel.ids import new_id
+from gateway.payments import ledger, store
+from gateway.payments.instructions import Instructions
+from gateway.payments.journal import ALL, ActionFact, Fact, Journal, VersionMoved
+from gateway.payments.model import (
+    CANCELED,
+    REQUIRES_CAPTURE,
+    SUCCEEDED,
+    Action,
+    Attempt,
+    Payment,
+    move_attempt,
+    payment_json,
+    refund_json,
+)
+from gateway.payments.outcomes import UNKNOWN_WAIT_S
+from gateway.payments.reads import Reads
+from gateway.payments.replays import Replays
+from gateway.payments.store import Sequences
+
+log = structlog.get_logger("actions")
+
+_PREFIXES = {"capture": "cap_", "cancel": "can_", "refund": "rfd_"}
+_RECORD_TRIES_MAX = 20
+
+
+class _Unclaimed(Exception):
+    """The payment's state does not permit the action; its transaction is undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One action asked for."""
+
+    kind: str
+    payment: Payment
+    amount_minor: int
+    reason: str | None
+    scope: bytes
+    fingerprint: bytes
+
+
+class Actions:
+    """Captures, cancels, refunds, and settles those in doubt."""
+
+    def __init__(
+        self,
+        *,
+        pool: asyncpg.Pool,
+        core: Core,
+        clock: Clock,
+        journal: Journal,
+        reads: Reads,
+        replays: Replays,
+        instructions: Instructions,
+        connectors: Mapping[str, Connector],
+        sequences: Sequences,
+        worker: int,
+    ) -> None:
+        self._pool = pool
+        self._core = core
+        self._clock = clock
+        self._journal = journal
+        self._reads = reads
+        self._replays = replays
+        self._instructions = instructions
+        self._connectors = connectors
+        self._sequences = sequences
+        self._worker = worker
+
+    async def act(
+        self,
+        request: Request,
+        kind: str,
+        payment_id: str,
+        *,
+        amount_minor: int | None = None,
+        reason: str | None = None,
+    ) -> Response:
+        """Capture, cancel or refund a payment of the caller's, once per key.
+
+        Args:
+            amount_minor: 1 to 10**15; None: all that is left.
+
+        Raises:
+            Problem: not-found, invalid-state, capture-exceeds-authorized,
+                refund-exceeds-captured, or the key's own.
+        """
+        feed = self._core.check_feed(request.received_at_ms)
+        if feed is not None:
+            raise RefusedByCore(feed)
+        key = idempotency(
+            request.who, request.method, request.path, request.raw_headers, request.canonical
+        )
+        if isinstance(key, Refusal):
+            raise RefusedByCore(key)
+        replayed = await self._replays.find(*key)
+        if replayed is not None:
+            return replayed
+        found = await self._reads.visible(payment_id, request.who.sub)
+        if found is None:
+            raise Problem("not-found", "There is no such payment.")
+        payment, attempts = found
+        amount = self._amount(kind, payment, amount_minor)
+        wanted = Wanted(kind, payment, amount, reason, *key)
+        action = await self._claim(wanted)
+        if action is None:
+            return await self._replays.answer(*key)
+        return await self._carry(action, payment, attempts, scope=wanted.scope)
+
+    def _amount(self, kind: str, payment: Payment, asked: int | None) -> int:
+        if kind == "refund":
+            if payment.status != SUCCEEDED or payment.operation != "purchase":
+                raise Problem("invalid-state", "Only a purchase that succeeded can be refunded.")
+            left = payment.amount_received - payment.amount_refunding
+            if left < 1 or (asked is not None and asked > left):
+                detail = f"{left} minor units are left to refund."
+                raise Problem("refund-exceeds-captured", detail)
+            self._check_partial_refund(payment, asked or left)
+            return asked or left
+        if payment.status != REQUIRES_CAPTURE:
+            raise Problem("invalid-state", f"The payment is {payment.status}.")
+        held = payment.amount_capturable
+        if asked is not None and asked > held:
+            detail = f"{held} minor units were authorised."
+            raise Problem("capture-exceeds-authorized", detail)
+        return asked or held
+
+    def _check_partial_refund(self, payment: Payment, amount: int) -> None:
+        connector = self._connectors[payment.legs[0][0]]
+        if amount != payment.amount_received and not connector.refund_partial:
+            detail = "This processor refunds the whole amount only."
+            raise Problem("refund-not-supported", detail)
+
+    async def _claim(self, wanted: Wanted) -> Action | None:
+        """Make the action durable; None when its key is in use."""
+        payment = wanted.payment
+        now_ms = self._clock()
+        action = Action(
+            id=new_id(_PREFIXES[wanted.kind], now_ms),
+            payment_id=payment.id,
+            kind=wanted.kind,
+            state="pending",
+            amount_minor=wanted.amount_minor,
+            sequence=await self._sequences.next(),
+            created_at_ms=now_ms,
+            reason=wanted.reason,
+        )
+        claim = store.CLAIM_REFUND if wanted.kind == "refund" else store.CLAIM_END
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                key = await connection.fetchval(
+                    store.CLAIM_KEY, wanted.scope, wanted.fingerprint, action.id
+                )
+                if key is None:
+                    return None
+                if await connection.fetchval(claim, payment.id, wanted.amount_minor) is None:
+                    raise _Unclaimed
+                await connection.execute(
+                    store.INSERT_ACTION,
+                    action.id,
+                    action.payment_id,
+                    action.kind,
+                    action.amount_minor,
+                    action.reason,
+                    action.sequence,
+                    self._worker,
+                )
+        except (_Unclaimed, asyncpg.UniqueViolationError):
+            raise await self._why_unclaimed(wanted) from None
+        return action
+
+    async def _why_unclaimed(self, wanted: Wanted) -> Problem:
+        payment, _ = await self._reads.whole(wanted.payment.id)
+        left = payment.amount_received - payment.amount_refunding
+        if wanted.kind == "refund" and payment.status == SUCCEEDED:
+            return Problem("refund-exceeds-captured", f"{left} minor units are left to refund.")
+        if payment.status == REQUIRES_CAPTURE:
+            return Problem("invalid-state", "The payment is being captured or canceled already.")
+        return Problem("invalid-state", f"The payment is {payment.status}.")
+
+    async def _carry(
+        self,
+        action: Action,
+        payment: Payment,
+        attempts: list[Attempt],
+        *,
+        scope: bytes | None,
+    ) -> Response:
+        """Send, or send again, and record what became of it.
+
+        Args:
+            scope: the key's, when this is the first time; when provably nothing was sent, the
+                action fails and its key may be used again.
+        """
+        attempt = attempts[0]
+        commission = self._commission(action, payment)
+        result = await self._send(action, payment, attempt, commission)
+        if not result.sent:
+            outcome = Outcome.PENDING if scope is None else Outcome.SWITCH_UNAVAILABLE
+            result = replace(result, outcome=outcome)
+        return await self._record(action, result, commission, scope)
+
+    async def _send(
+        self,
+        action: Action,
+        payment: Payment,
+        attempt: Attempt,
+        commission: Commission | None,
+    ) -> Result:
+        connector = self._connectors[attempt.connector]
+        instruction = await self._instructions.of(payment, attempt)
+        if action.kind == "capture":
+            assert commission is not None, "a capture has a commission"
+            return await connector.capture(
+                instruction, reference=action.id, amount_minor=commission.total_debit
+            )
+        if action.kind == "cancel":
+            return await connector.cancel(instruction, reference=action.id)
+        return await connector.refund(
+            instruction,
+            reference=action.id,
+            sequence=action.sequence,
+            amount_minor=action.amount_minor,
+        )
+
+    def _commission(self, action: Action, payment: Payment) -> Commission | None:
+        """What is charged on a capture: the plan's version of the authorization, computed anew."""
+        if action.kind != "capture":
+            return None
+        commission = self._core.commission(
+            payment.commission_plan, payment.commission_version, action.amount_minor
+        )
+        if isinstance(commission, Refusal):
+            raise RefusedByCore(commission)
+        return commission
+
+    async def _record(
+        self,
+        action: Action,
+        result: Result,
+        commission: Commission | None,
+        scope: bytes | None,
+    ) -> Response:
+        for _ in range(_RECORD_TRIES_MAX):
+            payment, attempts = await self._reads.whole(action.payment_id)
+            fact, response = _conclude(payment, attempts, action, result, commission)
+            if not result.sent:
+                fact.frees = scope
+            try:
+                await self._journal.record(fact)
+            except VersionMoved:
+                continue
+            return response
+        raise Problem("unavailable", "The payment is busy; ask for it to see what became of it.")
+
+    async def resolve(self, action: Action, *, wait_s: float) -> None:
+        """Take up an action in doubt: send it again under the same reference."""
+        payment, attempts = await self._reads.whole(action.payment_id)
+        await self._carry(action, payment, attempts, scope=None)
+        await self._reads.postpone_action(action.id, wait_s)
+
+
+def _conclude(
+    payment: Payment,
+    attempts: list[Attempt],
+    action: Action,
+    result: Result,
+    commission: Commission | None,
+) -> tuple[Fact, Response]:
+    """Return the fact a result makes of an action, and the answer to the one who asked."""
+    payment, action = replace(payment), replace(action)
+    if result.outcome.is_unknown:
+        action.state = "unknown"
+        told = (201 if action.kind == "refund" else 202, _body(action, payment, attempts))
+        fact = Fact(payment, action=ActionFact(action, UNKNOWN_WAIT_S, told))
+        return fact, Response(*told)
+    if result.outcome.is_approved or result.outcome is Outcome.ALREADY_REVERSED:
+        return _done(payment, attempts, action, commission)
+    action.state = "failed"
+    action.decline_code = result.outcome.code
+    if action.kind == "refund":
+        payment.amount_refunding -= action.amount_minor
+    problem = Problem(
+        "processor-unavailable" if not result.sent else "invalid-state",
+        f"The processor did not {action.kind} ({result.outcome.code}).",
+    )
+    response = (
+        Response(201, refund_json(action, payment.currency))
+        if action.kind == "refund" and result.sent
+        else problem.response("-")
+    )
+    stored = (response.status, response.body) if result.sent else None
+    return Fact(payment, action=ActionFact(action, response=stored)), response
+
+
+def _done(
+    payment: Payment,
+    attempts: list[Attempt],
+    action: Action,
+    commission: Commission | None,
+) -> tuple[Fact, Response]:
+    action.state = "succeeded"
+    fact = Fact(payment, action=ActionFact(action))
+    status = 200
+    if action.kind == "capture":
+        assert commission is not None, "a capture has a commission"
+        attempts = [_moved(attempts[0], "captured"), *attempts[1:]]
+        left = payment.amount_minor - action.amount_minor
+        payment.become(SUCCEEDED)
+        payment.amount_capturable = 0
+        payment.amount_received = action.amount_minor
+        payment.total_debit = commission.total_debit
+        payment.total_credit = commission.total_credit
+        payment.commission_total = commission.total
+        payment.commission_vat = commission.vat_total
+        payment.commission_lines = commission.lines
+        fact.with_commission_lines = True
+        fact.postings = ledger.settled(payment, action.id)
+        fact.give_back = left if left > 0 else None
+        fact.event = "payment.succeeded"
+        fact.attempts = [(attempts[0], 0.0)]
+    elif action.kind == "cancel":
+        attempts = [_moved(attempts[0], "voided"), *attempts[1:]]
+        payment.become(CANCELED)
+        payment.amount_capturable = 0
+        fact.give_back = ALL
+        fact.event = "payment.canceled"
+        fact.attempts = [(attempts[0], 0.0)]
+    else:
+        status = 201
+        payment.amount_refunded += action.amount_minor
+        fact.postings = ledger.refunded(payment, action.id, action.amount_minor)
+        fact.event = "refund.succeeded"
+    body = _body(action, payment, attempts)
+    assert fact.action is not None, "the fact is about an action"
+    fact.action.response = (status, body)
+    return fact, Response(status, body)
+
+
+def _moved(attempt: Attempt, state: str) -> Attempt:
+    moved = replace(attempt)
+    move_attempt(moved, state)
+    return moved
+
+
+def _body(action: Action, payment: Payment, attempts: list[Attempt]) -> bytes:
+    if action.kind == "refund":
+        return refund_json(action, payment.currency)
+    return payment_json(payment, attempts)

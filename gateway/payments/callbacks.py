@@ -1,0 +1,120 @@
+"""Callbacks and advices: believed on their raw bytes, stored before they are acknowledged, applied.
+
+Unique by (connector, event id). Applied in any order with the same end: a fact about an attempt
+that has ended already is ignored when it agrees, and kept as a conflict when it does not.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import asyncpg
+import structlog
+
+from connectors.spi import CallbackEvent, CallbackRefused, Connector
+from gateway.kernel.clock import Clock
+from gateway.kernel.http.problems import Problem
+from gateway.kernel.ids import payment_of_attempt
+from gateway.kernel.metrics import Metrics
+from gateway.payments.outcomes import UNKNOWN_WAIT_S
+from gateway.payments.reads import Reads
+from gateway.payments.service import Payments
+
+log = structlog.get_logger("callbacks")
+
+STORE = """
+INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id)
+VALUES ($1, $2, $3, $4, 'received', $5)
+ON CONFLICT (connector, event_id) DO NOTHING RETURNING event_id
+"""
+STORED_HASH = "SELECT body_hash FROM callbacks WHERE connector = $1 AND event_id = $2"
+CONCLUDE = "UPDATE callbacks SET state = $3 WHERE connector = $1 AND event_id = $2"
+
+
+class Callbacks:
+    """Takes what processors tell unasked."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        payments: Payments,
+        reads: Reads,
+        connectors: Mapping[str, Connector],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._pool = pool
+        self._payments = payments
+        self._reads = reads
+        self._connectors = connectors
+        self._clock = clock
+        self._metrics = metrics
+
+    async def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Verify, store and apply one callback.
+
+        Args:
+            name: the connector's.
+            headers: names in lower case.
+            body: as received.
+
+        Raises:
+            Problem: not-found (no such connector), callback-*; nothing was stored.
+        """
+        connector = self._connectors.get(name)
+        if connector is None:
+            raise Problem("not-found", "There is no such connector.")
+        try:
+            event = connector.verify_callback(headers, body, now_ms=self._clock())
+        except CallbackRefused as refused:
+            self._metrics.count("callbacks_refused", name)
+            raise Problem(refused.code, refused.detail) from None
+        if await self._store(name, event, body):
+            await self._apply(name, event)
+
+    async def advise(self, name: str, event: CallbackEvent) -> None:
+        """Store and apply an advice that came on a connector's own socket."""
+        if await self._store(name, event, event.event_id.encode()):
+            await self._apply(name, event)
+
+    async def _store(self, name: str, event: CallbackEvent, body: bytes) -> bool:
+        """Return whether the event is new."""
+        digest = hashlib.sha256(body).digest()
+        stored = await self._pool.fetchval(
+            STORE, name, event.event_id, digest, body, event.reference
+        )
+        if stored is not None:
+            return True
+        if await self._pool.fetchval(STORED_HASH, name, event.event_id) != digest:
+            log.error("another callback came with the same id", connector=name)
+            raise Problem("callback-conflict", "Another callback came with this id.")
+        return False
+
+    async def _apply(self, name: str, event: CallbackEvent) -> None:
+        state = await self._applied(name, event)
+        self._metrics.count("callbacks", state)
+        await self._pool.execute(CONCLUDE, name, event.event_id, state)
+
+    async def _applied(self, name: str, event: CallbackEvent) -> str:
+        attempt = await self._reads.attempt(event.reference) if event.reference else None
+        if attempt is None or attempt.connector != name:
+            return "parked"
+        payment, attempts = await self._reads.whole(payment_of_attempt(attempt.id))
+        told = event.amount_minor
+        expected = payment.total_credit if attempt.kind == "credit" else payment.total_debit
+        if (told is not None and told not in (expected, payment.total_credit)) or (
+            event.currency is not None and event.currency != payment.currency
+        ):
+            detail = f"{attempt.id}: a callback tells another amount or currency"
+            await self._reads.open_conflict(payment.id, attempt.id, detail)
+            return "conflict"
+        if event.reversed and not attempt.is_open:
+            detail = f"{attempt.id} is {attempt.state} and is now told to be reversed"
+            if attempt.state not in ("reversed", "voided", "declined"):
+                await self._reads.open_conflict(payment.id, attempt.id, detail)
+                return "conflict"
+            return "ignored"
+        was_open = attempt.is_open
+        await self._payments.settle(
+            attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S
+        )
+        return "applied" if was_open else "ignored"

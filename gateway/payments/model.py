@@ -1,0 +1,325 @@
+"""Payments, attempts and actions: their types, their states as tables, and their JSON.
+
+Holds no IO and reads no clock. A terminal state is never left: what contradicts it is a conflict.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from connectors.spi import Outcome, Result
+from gateway.core import rfc3339
+
+PROCESSING = "processing"
+REQUIRES_CAPTURE = "requires_capture"
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+CANCELED = "canceled"
+
+# What a payment may become. Refunds never change it.
+PAYMENT_TRANSITIONS: dict[str, frozenset[str]] = {
+    "requires_action": frozenset({PROCESSING, FAILED, CANCELED}),
+    PROCESSING: frozenset({PROCESSING, REQUIRES_CAPTURE, SUCCEEDED, FAILED, CANCELED}),
+    REQUIRES_CAPTURE: frozenset({PROCESSING, SUCCEEDED, CANCELED}),
+    SUCCEEDED: frozenset(),
+    FAILED: frozenset(),
+    CANCELED: frozenset(),
+}
+
+# What an attempt may become.
+ATTEMPT_TRANSITIONS: dict[str, frozenset[str]] = {
+    "created": frozenset({"sent", "declined"}),
+    "sent": frozenset({"authorized", "captured", "declined", "unknown", "reversed"}),
+    "unknown": frozenset({"authorized", "captured", "declined", "reversing", "reversed"}),
+    "authorized": frozenset({"captured", "voided", "reversing", "reversed", "expired"}),
+    "captured": frozenset({"reversing", "reversed"}),
+    "reversing": frozenset({"reversed"}),
+    "declined": frozenset(),
+    "reversed": frozenset(),
+    "voided": frozenset(),
+    "expired": frozenset(),
+}
+
+OPEN_ATTEMPT_STATES = frozenset({"sent", "unknown", "reversing"})
+
+_MESSAGES = {
+    "insufficient_funds": ("There is not enough money on the card.", "Use another card."),
+    "limit_amount": ("The card's own limit was reached.", "Pay less, or ask the card's bank."),
+    "limit_count": ("The card was used too often today.", "Try tomorrow, or use another card."),
+    "invalid_card": ("The card was not recognised.", "Check the card."),
+    "expired_card": ("The card has expired.", "Use another card."),
+    "card_blocked": ("The card is blocked.", "Ask the card's bank."),
+    "not_permitted_card": ("The card does not permit this.", "Use another card."),
+    "owner_mismatch": ("The card belongs to another person.", "Use your own card."),
+    "fraud_suspect": ("The payment was stopped by a fraud check.", "Ask the card's bank."),
+    "issuer_unavailable": ("The card's bank does not answer.", "Try again later."),
+    "switch_unavailable": ("The processor does not answer.", "Try again later."),
+    "system_error": ("The processor has a fault.", "Try again later."),
+}
+_MESSAGE_OTHERWISE = ("The card's bank declined the payment.", "Ask the card's bank.")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one processor."""
+
+    id: str
+    payment_id: str
+    leg: int
+    connector: str
+    kind: str
+    state: str
+    sequence: int
+    created_at_ms: int
+    rrn: str | None = None
+    approval_code: str | None = None
+    processor_code: str | None = None
+    references: dict[str, str] = field(default_factory=dict)
+    outcome_source: str | None = None
+    tries: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_ATTEMPT_STATES
+
+
+@dataclass(slots=True)
+class Payment:
+    """What the customer asked for. Amounts are minor units of `currency`."""
+
+    id: str
+    version: int
+    owner: str
+    client_id: str
+    operation: str
+    status: str
+    scheme: str
+    amount_minor: int
+    currency: str
+    total_debit: int
+    total_credit: int
+    source_card_id: str | None
+    destination_card_id: str | None
+    destination_pan: bytes | None
+    merchant_id: str | None
+    is_manual_capture: bool
+    commission_total: int
+    commission_vat: int
+    commission_payer: str
+    commission_plan: str
+    commission_version: int
+    legs: list[tuple[str, str]]
+    reservation: bytes
+    details: dict[str, Any]
+    created_at_ms: int
+    amount_capturable: int = 0
+    amount_received: int = 0
+    amount_refunded: int = 0
+    amount_refunding: int = 0
+    decline_code: str | None = None
+    commission_lines: str = "[]"
+
+    def become(self, status: str) -> None:
+        """Change the status as the table allows; anything else is a fault of ours."""
+        if status not in PAYMENT_TRANSITIONS[self.status]:
+            raise AssertionError(f"{self.id}: {self.status} cannot become {status}")
+        self.status = status
+
+
+def move_attempt(attempt: Attempt, state: str) -> None:
+    """Change an attempt's state as the table allows; anything else is a fault of ours."""
+    if state not in ATTEMPT_TRANSITIONS[attempt.state]:
+        raise AssertionError(f"{attempt.id}: {attempt.state} cannot become {state}")
+    attempt.state = state
+
+
+def state_after(attempt: Attempt, outcome: Outcome) -> str:
+    """Return the state an outcome brings an attempt to.
+
+    A hold is authorized; a purchase was captured with its authorization; what is neither approved
+    nor declined is unknown, whatever its name.
+    """
+    if outcome.is_approved:
+        return "captured" if attempt.kind == "purchase" else "authorized"
+    if outcome.is_unknown:
+        return "unknown"
+    if outcome is Outcome.ALREADY_REVERSED:
+        return "reversed"
+    return "declined"
+
+
+def absorb(attempt: Attempt, result: Result, source: str) -> Attempt:
+    """Return the attempt with what a result tells of it, its state not yet changed."""
+    return replace(
+        attempt,
+        rrn=result.rrn or attempt.rrn,
+        approval_code=result.approval_code or attempt.approval_code,
+        processor_code=result.processor_code or attempt.processor_code,
+        references={**attempt.references, **result.references},
+        outcome_source=source,
+    )
+
+
+@dataclass(slots=True)
+class Action:
+    """A capture, a cancel or a refund."""
+
+    id: str
+    payment_id: str
+    kind: str
+    state: str
+    amount_minor: int
+    sequence: int
+    created_at_ms: int
+    reason: str | None = None
+    decline_code: str | None = None
+    tries: int = 0
+
+
+# The API's shapes -------------------------------------------------------------------------
+
+
+class CommissionView(msgspec.Struct):
+    total: int
+    payer: str
+    plan: str
+    version: int
+
+
+class AttemptView(msgspec.Struct):
+    id: str
+    connector: str
+    state: str
+    rrn: str | None
+    approval_code: str | None
+    outcome_source: str | None
+
+
+class DeclineView(msgspec.Struct):
+    code: str
+    message: str
+    advice: str
+
+
+class PaymentView(msgspec.Struct):
+    id: str
+    status: str
+    operation: str
+    amount: int
+    currency: str
+    amount_capturable: int
+    amount_received: int
+    amount_refunded: int
+    commission: CommissionView
+    total_debit: int
+    total_credit: int
+    scheme: str
+    source: dict[str, str] | None
+    destination: dict[str, str]
+    capture: str
+    description: str | None
+    purpose: str | None
+    attempts: list[AttemptView]
+    decline: DeclineView | None
+    next_action: None
+    created_at: str
+    metadata: dict[str, str]
+
+
+class RefundView(msgspec.Struct):
+    id: str
+    payment: str
+    amount: int
+    currency: str
+    status: str
+    reason: str | None
+    decline: DeclineView | None
+    created_at: str
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def decline_view(code: str | None) -> DeclineView | None:
+    """Return what a customer is told of a decline."""
+    if code is None:
+        return None
+    message, advice = _MESSAGES.get(code, _MESSAGE_OTHERWISE)
+    return DeclineView(code, message, advice)
+
+
+def payment_view(payment: Payment, attempts: list[Attempt]) -> PaymentView:
+    """Return a payment as the API shows it."""
+    if payment.operation == "purchase":
+        destination = {"merchant": payment.merchant_id or ""}
+    elif payment.destination_card_id:
+        destination = {"card": payment.destination_card_id}
+    else:
+        destination = {"last4": payment.details.get("destination_last4", "")}
+    return PaymentView(
+        id=payment.id,
+        status=payment.status,
+        operation=payment.operation,
+        amount=payment.amount_minor,
+        currency=payment.currency,
+        amount_capturable=payment.amount_capturable,
+        amount_received=payment.amount_received,
+        amount_refunded=payment.amount_refunded,
+        commission=CommissionView(
+            payment.commission_total,
+            payment.commission_payer,
+            payment.commission_plan,
+            payment.commission_version,
+        ),
+        total_debit=payment.total_debit,
+        total_credit=payment.total_credit,
+        scheme=payment.scheme,
+        source={"card": payment.source_card_id} if payment.source_card_id else None,
+        destination=destination,
+        capture="manual" if payment.is_manual_capture else "automatic",
+        description=payment.details.get("description"),
+        purpose=payment.details.get("purpose"),
+        attempts=[
+            AttemptView(
+                one.id, one.connector, one.state, one.rrn, one.approval_code, one.outcome_source
+            )
+            for one in attempts
+        ],
+        decline=decline_view(payment.decline_code),
+        next_action=None,
+        created_at=rfc3339(payment.created_at_ms),
+        metadata=payment.details.get("metadata", {}),
+    )
+
+
+def payment_json(payment: Payment, attempts: list[Attempt]) -> bytes:
+    """Return a payment's API body."""
+    return _encode(payment_view(payment, attempts))
+
+
+_REFUND_STATUS = {
+    "pending": "pending",
+    "unknown": "pending",
+    "succeeded": "succeeded",
+    "failed": "failed",
+}
+
+
+def refund_view(action: Action, currency: str) -> RefundView:
+    """Return a refund as the API shows it."""
+    return RefundView(
+        id=action.id,
+        payment=action.payment_id,
+        amount=action.amount_minor,
+        currency=currency,
+        status=_REFUND_STATUS[action.state],
+        reason=action.reason,
+        decline=decline_view(action.decline_code),
+        created_at=rfc3339(action.created_at_ms),
+    )
+
+
+def refund_json(action: Action, currency: str) -> bytes:
+    """Return a refund's API body."""
+    return _encode(refund_view(action, currency))

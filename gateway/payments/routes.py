@@ -1,0 +1,400 @@
+"""HTTP in and out of payments."""
+
+from typing import Annotated
+
+import msgspec
+
+from gateway.core import Core, Refusal
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.messages import Request, Response, json_response
+from gateway.kernel.http.problems import Problem, RefusedByCore
+from gateway.kernel.http.read import body_as, no_body, query_as
+from gateway.kernel.http.routes import Route
+from gateway.payments.actions import Actions
+from gateway.payments.callbacks import Callbacks
+from gateway.payments.model import PaymentView, RefundView, payment_json, payment_view, refund_view
+from gateway.payments.reads import Reads
+from gateway.payments.service import Payments
+from gateway.payments.supply import Supply
+
+_TAG = "payments"
+_LIST = "payments"
+_FIRST = "pay_~"
+_IDEMPOTENCY = (
+    "idempotency-key-missing",
+    "idempotency-key-invalid",
+    "idempotency-key-reused",
+    "idempotency-in-progress",
+)
+_DECISION = (
+    "invalid-amount",
+    "invalid-currency",
+    "not-found",
+    "card-not-active",
+    "quote-invalid",
+    "commission-plan-missing",
+    "limit-exceeded",
+)
+
+Amount = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+
+
+class PaymentBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /v1/payments` takes; read by the core, described here."""
+
+    operation: str
+    amount: Amount
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    destination: dict[str, str]
+    source: dict[str, str] | None = None
+    capture: str | None = None
+    description: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    purpose: Annotated[str, msgspec.Meta(pattern="^[0-9]{2}$")] | None = None
+    quote_id: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class QuoteLine(msgspec.Struct):
+    component: str
+    kind: str
+    basis: int
+    exact: str
+    rounding: str
+    amount: int
+
+
+class QuoteCommission(msgspec.Struct):
+    total: int
+    payer: str
+    plan: str
+    version: int
+    lines: list[QuoteLine]
+
+
+class HeadroomView(msgspec.Struct):
+    policy: str
+    version: int
+    subject: str
+    window: str
+    max_amount: int | None
+    max_count: int | None
+    used_amount: int
+    used_count: int
+    remaining_amount: int | None
+    remaining_count: int | None
+    resets_at: str | None
+
+
+class QuoteView(msgspec.Struct):
+    quote_id: str
+    expires_at: str
+    amount: int
+    currency: str
+    commission: QuoteCommission
+    total_debit: int
+    total_credit: int
+    limits: list[HeadroomView]
+
+
+class LimitsView(msgspec.Struct):
+    card: str
+    operation: str
+    currency: str
+    remaining_amount: int | None
+    remaining_count: int | None
+    limits: list[HeadroomView]
+
+
+class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
+    amount: int | None = None
+
+
+class RefundBody(msgspec.Struct, forbid_unknown_fields=True):
+    amount: int | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+
+
+class PaymentPage(msgspec.Struct):
+    data: list[PaymentView]
+    next_cursor: str | None
+
+
+class RefundList(msgspec.Struct):
+    data: list[RefundView]
+    next_cursor: str | None
+
+
+class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    cursor: str | None = None
+    status: str | None = None
+
+
+class LimitsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    card: str
+    operation: Annotated[str, msgspec.Meta(pattern="^(purchase|transfer|payout)$")] = "purchase"
+
+
+class Accepted(msgspec.Struct):
+    received: bool
+
+
+class PaymentRoutes:
+    """The handlers, thin over the services."""
+
+    def __init__(
+        self,
+        *,
+        core: Core,
+        supply: Supply,
+        payments: Payments,
+        actions: Actions,
+        callbacks: Callbacks,
+        reads: Reads,
+        cursors: Cursors,
+    ) -> None:
+        self._core = core
+        self._supply = supply
+        self._payments = payments
+        self._actions = actions
+        self._callbacks = callbacks
+        self._reads = reads
+        self._cursors = cursors
+
+    async def quote(self, request: Request) -> Response:
+        answer = await self._supply.decided(
+            lambda: self._core.quote(
+                request.method,
+                request.path,
+                request.raw_headers,
+                request.body,
+                request.received_at_ms,
+            )
+        )
+        if isinstance(answer, Refusal):
+            raise RefusedByCore(answer)
+        return Response(200, answer)
+
+    async def get(self, request: Request) -> Response:
+        found = await self._reads.visible(request.params["id"], request.who.sub)
+        if found is None:
+            raise Problem("not-found", "There is no such payment.")
+        return Response(200, payment_json(*found))
+
+    async def page(self, request: Request) -> Response:
+        query = query_as(request, ListQuery)
+        owner = request.who.sub
+        bound = f"{owner}|{query.status or ''}"
+        before = _FIRST
+        if query.cursor is not None:
+            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
+        rows = await self._reads.page(
+            owner, before=before, status=query.status, limit=query.limit + 1
+        )
+        next_cursor = None
+        if len(rows) > query.limit:
+            rows = rows[: query.limit]
+            last = rows[-1][0].id
+            next_cursor = self._cursors.encode(last, list_name=_LIST, bound_to=bound)
+        return json_response(200, PaymentPage([payment_view(*row) for row in rows], next_cursor))
+
+    async def capture(self, request: Request) -> Response:
+        body = body_as(request, CaptureBody) if request.body else CaptureBody()
+        _check_amount(body.amount)
+        return await self._actions.act(
+            request, "capture", request.params["id"], amount_minor=body.amount
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        no_body(request)
+        return await self._actions.act(request, "cancel", request.params["id"])
+
+    async def refund(self, request: Request) -> Response:
+        body = body_as(request, RefundBody) if request.body else RefundBody()
+        _check_amount(body.amount)
+        return await self._actions.act(
+            request,
+            "refund",
+            request.params["id"],
+            amount_minor=body.amount,
+            reason=body.reason,
+        )
+
+    async def refunds(self, request: Request) -> Response:
+        found = await self._reads.visible(request.params["id"], request.who.sub)
+        if found is None:
+            raise Problem("not-found", "There is no such payment.")
+        payment, _ = found
+        actions = await self._reads.refunds(payment.id)
+        views = [refund_view(one, payment.currency) for one in actions]
+        return json_response(200, RefundList(views, None))
+
+    async def limits(self, request: Request) -> Response:
+        query = query_as(request, LimitsQuery)
+        answer = await self._supply.decided(
+            lambda: self._core.limits(
+                request.who, query.card, query.operation, request.received_at_ms
+            )
+        )
+        if isinstance(answer, Refusal):
+            raise RefusedByCore(answer)
+        return Response(200, answer)
+
+    async def callback(self, request: Request) -> Response:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in request.raw_headers
+        }
+        await self._callbacks.receive(request.params["connector"], headers, request.body)
+        return json_response(200, Accepted(True))
+
+
+def _check_amount(amount: int | None) -> None:
+    if amount is not None and not 1 <= amount <= 10**15:
+        detail = "Must be an integer of minor units from 1 to 10^15."
+        raise Problem("invalid-amount", detail, errors=(("/amount", detail),))
+
+
+def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
+    """Return the room's routes."""
+    return [
+        Route(
+            method="POST",
+            path="/v1/payments",
+            handler=payments.pay,
+            summary="Pay: a purchase, a transfer or a payout",
+            tag=_TAG,
+            scope="payments:write",
+            body=PaymentBody,
+            answers={201: PaymentView, 202: PaymentView},
+            problems=(
+                *_IDEMPOTENCY,
+                *_DECISION,
+                "quote-expired",
+                "revocation-feed-stale",
+                "processor-unavailable",
+                "overloaded",
+                "deadline-exceeded",
+            ),
+            is_idempotent=True,
+            is_hot=True,
+        ),
+        Route(
+            method="POST",
+            path="/v1/payments/quote",
+            handler=handlers.quote,
+            summary="Quote: what a payment would cost, promised for a while",
+            tag=_TAG,
+            scope="payments:write",
+            body=PaymentBody,
+            answers={200: QuoteView},
+            problems=_DECISION,
+            is_hot=True,
+        ),
+        Route(
+            method="GET",
+            path="/v1/payments",
+            handler=handlers.page,
+            summary="List payments, newest first",
+            tag=_TAG,
+            scope="payments:read",
+            query=ListQuery,
+            answers={200: PaymentPage},
+            problems=("invalid-query", "invalid-cursor"),
+        ),
+        Route(
+            method="GET",
+            path="/v1/payments/{id}",
+            handler=handlers.get,
+            summary="Get a payment",
+            tag=_TAG,
+            scope="payments:read",
+            answers={200: PaymentView},
+            problems=("not-found",),
+        ),
+        *_action_routes(handlers),
+        Route(
+            method="GET",
+            path="/v1/limits",
+            handler=handlers.limits,
+            summary="Headroom of a card for an operation",
+            tag="limits",
+            scope="limits:read",
+            query=LimitsQuery,
+            answers={200: LimitsView},
+            problems=("not-found", "invalid-query"),
+        ),
+        Route(
+            method="POST",
+            path="/v1/callbacks/{connector}",
+            handler=handlers.callback,
+            summary="Take a processor's callback, verified on its raw bytes",
+            tag="callbacks",
+            scope=None,
+            answers={200: Accepted},
+            problems=(
+                "not-found",
+                "callback-invalid",
+                "callback-signature-invalid",
+                "callback-timestamp-invalid",
+                "callback-conflict",
+            ),
+        ),
+    ]
+
+
+def _action_routes(handlers: PaymentRoutes) -> list[Route]:
+    shared = ("not-found", "invalid-state", "processor-unavailable", "revocation-feed-stale")
+    return [
+        Route(
+            method="POST",
+            path="/v1/payments/{id}/capture",
+            handler=handlers.capture,
+            summary="Capture a hold, in whole or in part",
+            tag=_TAG,
+            scope="payments:capture",
+            body=CaptureBody,
+            answers={200: PaymentView, 202: PaymentView},
+            problems=(*_IDEMPOTENCY, *shared, "invalid-amount", "capture-exceeds-authorized"),
+            is_idempotent=True,
+        ),
+        Route(
+            method="POST",
+            path="/v1/payments/{id}/cancel",
+            handler=handlers.cancel,
+            summary="Cancel a hold",
+            tag=_TAG,
+            scope="payments:capture",
+            answers={200: PaymentView, 202: PaymentView},
+            problems=(*_IDEMPOTENCY, *shared),
+            is_idempotent=True,
+        ),
+        Route(
+            method="POST",
+            path="/v1/payments/{id}/refunds",
+            handler=handlers.refund,
+            summary="Refund a purchase, in whole or in part",
+            tag=_TAG,
+            scope="payments:refund",
+            body=RefundBody,
+            answers={201: RefundView},
+            problems=(
+                *_IDEMPOTENCY,
+                *shared,
+                "invalid-amount",
+                "refund-exceeds-captured",
+                "refund-not-supported",
+            ),
+            is_idempotent=True,
+        ),
+        Route(
+            method="GET",
+            path="/v1/payments/{id}/refunds",
+            handler=handlers.refunds,
+            summary="List a payment's refunds",
+            tag=_TAG,
+            scope="payments:read",
+            answers={200: RefundList},
+            problems=("not-found",),
+        ),
+    ]

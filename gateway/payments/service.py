@@ -1,0 +1,361 @@
+"""The life of a payment, top to bottom; everything below is a leaf that it calls.
+
+`pay` is the whole path of a new payment. `settle` is how anything else that becomes known of an
+attempt (an inquiry, a reversal, a callback) joins it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from connectors.spi import Connector, Outcome, Result, SettleBy
+from gateway.core import Admission, Core, Refusal
+from gateway.kernel.clock import Clock
+from gateway.kernel.db.batch import QueueFull
+from gateway.kernel.errors import Unavailable
+from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.problems import Problem, RefusedByCore
+from gateway.kernel.ids import new_id
+from gateway.kernel.metrics import Metrics
+from gateway.payments import outcomes
+from gateway.payments.instructions import Instructions
+from gateway.payments.journal import (
+    ALL,
+    CardChanged,
+    Fact,
+    Intent,
+    Journal,
+    Opened,
+    VersionMoved,
+)
+from gateway.payments.model import FAILED, PROCESSING, Attempt, Payment, payment_json
+from gateway.payments.outcomes import Contradiction, Next
+from gateway.payments.reads import Reads
+from gateway.payments.replays import Replays
+from gateway.payments.store import Sequences
+from gateway.payments.supply import Supply
+
+log = structlog.get_logger("payments")
+
+# A card that changes under a decision is read again; it does not go on changing.
+_DECISIONS_MAX = 3
+# Facts about one payment that meet: each read again and decided again.
+_SETTLE_TRIES_MAX = 10
+_FINAL_REVERSALS = (Outcome.APPROVED, Outcome.ALREADY_REVERSED, Outcome.ORIGINAL_NOT_FOUND)
+
+
+class Payments:
+    """Pays, and settles what was in doubt."""
+
+    def __init__(
+        self,
+        *,
+        core: Core,
+        clock: Clock,
+        supply: Supply,
+        journal: Journal,
+        reads: Reads,
+        replays: Replays,
+        instructions: Instructions,
+        connectors: Mapping[str, Connector],
+        sequences: Sequences,
+        metrics: Metrics,
+    ) -> None:
+        self._core = core
+        self._clock = clock
+        self._supply = supply
+        self._journal = journal
+        self._reads = reads
+        self._replays = replays
+        self._instructions = instructions
+        self._connectors = connectors
+        self._sequences = sequences
+        self._metrics = metrics
+        self._carrying: set[asyncio.Task[Response]] = set()
+
+    async def pay(self, request: Request) -> Response:
+        """Decide, make the intent durable, send, make the outcome durable, answer."""
+        for _ in range(_DECISIONS_MAX):
+            admission = await self._decide(request)
+            if isinstance(admission, Response):
+                return admission
+            payment, attempt = await self._new_payment(admission)
+            scope, fingerprint = admission.idempotency
+            intent = Intent(payment, attempt, admission, scope, fingerprint)
+            try:
+                opened = await self._journal.open(intent)
+            except QueueFull:
+                self._core.release(admission)
+                raise Problem("overloaded", "Too many payments are waiting; try again.") from None
+            if isinstance(opened, Opened):
+                # A client that goes away, or whose deadline passes, does not stop its payment.
+                task = asyncio.create_task(self._carry(payment, [attempt], scope))
+                self._carrying.add(task)
+                task.add_done_callback(self._carrying.discard)
+                return await self._within_deadline(task, request, payment, attempt)
+            if isinstance(opened, Refusal):
+                raise RefusedByCore(opened)
+            if not isinstance(opened, CardChanged):
+                return await self._replays.answer(scope, fingerprint)
+            if payment.source_card_id is not None:
+                self._core.forget_card(payment.source_card_id)
+        raise Problem("unavailable", "The card is being changed; try again.")
+
+    async def _decide(self, request: Request) -> Admission | Response:
+        """Ask the core; an earlier answer under the same key comes before a refusal."""
+        decision = await self._supply.decided(
+            lambda: self._core.admit(
+                request.method,
+                request.path,
+                request.raw_headers,
+                request.body,
+                request.received_at_ms,
+            )
+        )
+        if isinstance(decision, Admission):
+            return decision
+        assert isinstance(decision, Refusal), "the core answers an admission or a refusal"
+        if decision.idempotency is not None:
+            replayed = await self._replays.find(*decision.idempotency)
+            if replayed is not None:
+                return replayed
+        self._metrics.count("payments_refused", decision.slug)
+        raise RefusedByCore(decision)
+
+    async def _new_payment(self, admission: Admission) -> tuple[Payment, Attempt]:
+        now_ms = admission.at_ms
+        commission = admission.commission
+        payment_id = new_id("pay_", now_ms)
+        details: dict[str, object] = {"metadata": msgspec.Raw(admission.metadata)}
+        for name, value in (
+            ("description", admission.description),
+            ("purpose", admission.purpose),
+        ):
+            if value is not None:
+                details[name] = value
+        destination_pan = None
+        pan = admission.destination_pan
+        if pan is not None:
+            destination_pan = self._instructions.seal_destination(payment_id, pan)
+            details["destination_last4"] = pan[-4:]
+        payment = Payment(
+            id=payment_id,
+            version=1,
+            owner=admission.sub,
+            client_id=admission.client_id,
+            operation=admission.operation,
+            status=PROCESSING,
+            scheme=admission.scheme,
+            amount_minor=admission.amount_minor,
+            currency=admission.currency,
+            total_debit=commission.total_debit,
+            total_credit=commission.total_credit,
+            source_card_id=admission.source_card,
+            destination_card_id=admission.destination_card,
+            destination_pan=destination_pan,
+            merchant_id=admission.merchant,
+            is_manual_capture=admission.is_manual_capture,
+            commission_total=commission.total,
+            commission_vat=commission.vat_total,
+            commission_payer=commission.payer,
+            commission_plan=commission.plan,
+            commission_version=commission.version,
+            commission_lines=commission.lines,
+            legs=admission.legs,
+            reservation=admission.reservation,
+            details=details,
+            created_at_ms=now_ms,
+        )
+        sequence = await self._sequences.next()
+        return payment, outcomes.new_attempt(payment, 1, sequence, now_ms)
+
+    async def _within_deadline(
+        self,
+        task: asyncio.Task[Response],
+        request: Request,
+        payment: Payment,
+        attempt: Attempt,
+    ) -> Response:
+        if request.deadline_ms is None:
+            return await asyncio.shield(task)
+        spent_ms = self._clock() - request.received_at_ms
+        patience_s = max(0, request.deadline_ms - spent_ms) / 1000
+        done, _ = await asyncio.wait({task}, timeout=patience_s)
+        if done:
+            return task.result()
+        return _accepted(payment, [attempt])
+
+    async def _carry(self, payment: Payment, attempts: list[Attempt], scope: bytes) -> Response:
+        """Carry a payment as far as it goes now; what cannot be written yet is in doubt."""
+        try:
+            return await self._send_legs(payment, attempts, scope)
+        except Unavailable as error:
+            log.warning("an outcome waits for recovery", payment=payment.id, reason=str(error))
+            return _accepted(payment, attempts)
+
+    async def _send_legs(
+        self, payment: Payment, attempts: list[Attempt], scope: bytes
+    ) -> Response:
+        """Send leg after leg until the payment has ended or nobody can say."""
+        while True:
+            attempt = attempts[-1]
+            connector = self._connectors[attempt.connector]
+            instruction = await self._instructions.of(payment, attempt)
+            result = await connector.authorize(instruction)
+            self._metrics.count("attempts", f"{attempt.connector}_{result.outcome.code}")
+            if not result.sent and len(attempts) == 1:
+                return await self._not_sent(payment, attempt, scope)
+            settled = await self._settle(payment, attempts, attempt, result, source="reply")
+            payment, attempts, following = settled
+            if following is Next.REVERSE:
+                payment, attempts = await self.reverse_open(payment, attempts)
+            if following is not Next.SEND:
+                return _answer(payment, attempts)
+
+    async def _not_sent(self, payment: Payment, attempt: Attempt, scope: bytes) -> Response:
+        """Fail a payment of which provably no byte left; its key may be used again."""
+        attempt.state = "declined"
+        attempt.outcome_source = "not_sent"
+        payment.decline_code = Outcome.SWITCH_UNAVAILABLE.code
+        payment.become(FAILED)
+        fact = Fact(
+            payment,
+            attempts=[(attempt, 0.0)],
+            event="payment.failed",
+            give_back=ALL,
+            frees=scope,
+        )
+        await self._journal.record(fact)
+        detail = "The processor cannot be reached. Nothing was sent; try again with the same key."
+        raise Problem("processor-unavailable", detail)
+
+    # Settling -------------------------------------------------------------------------------
+
+    async def _settle(
+        self,
+        payment: Payment,
+        attempts: list[Attempt],
+        attempt: Attempt,
+        result: Result,
+        *,
+        source: str,
+        wait_s: float = outcomes.UNKNOWN_WAIT_S,
+    ) -> tuple[Payment, list[Attempt], Next]:
+        """Record what a result makes of a payment, whatever else is becoming known of it."""
+        for _ in range(_SETTLE_TRIES_MAX):
+            following = None
+            if result.outcome.is_approved and attempt.leg < len(payment.legs):
+                sequence = await self._sequences.next()
+                following = outcomes.new_attempt(
+                    payment, attempt.leg + 1, sequence, self._clock()
+                )
+            try:
+                concluded = outcomes.conclude(
+                    payment,
+                    attempts,
+                    attempt,
+                    result,
+                    source=source,
+                    following=following,
+                    wait_s=wait_s,
+                )
+            except Contradiction as contradiction:
+                log.error("two facts contradict", payment=payment.id, detail=str(contradiction))
+                await self._reads.open_conflict(payment.id, attempt.id, str(contradiction))
+                return payment, attempts, Next.NOTHING
+            if concluded is None:
+                return payment, attempts, Next.NOTHING
+            fact, after, following_step = concluded
+            try:
+                await self._journal.record(fact)
+            except VersionMoved:
+                payment, attempts = await self._reads.whole(payment.id)
+                continue
+            fact.payment.version += 1
+            self._metrics.count("payments", fact.payment.status)
+            return fact.payment, after, following_step
+        raise Unavailable("the payment is being settled elsewhere")
+
+    async def settle(
+        self, attempt: Attempt, result: Result, *, source: str, wait_s: float
+    ) -> None:
+        """Apply what became known of an attempt, and do what follows from it."""
+        payment, attempts = await self._reads.whole(attempt.payment_id)
+        payment, attempts, following = await self._settle(
+            payment, attempts, attempt, result, source=source, wait_s=wait_s
+        )
+        if following is Next.SEND:
+            await self._carry(payment, attempts, b"")
+        elif following is Next.REVERSE:
+            await self.reverse_open(payment, attempts)
+
+    async def reverse_open(
+        self, payment: Payment, attempts: list[Attempt]
+    ) -> tuple[Payment, list[Attempt]]:
+        """Ask for the reversal of every attempt that awaits one; what is not acknowledged waits."""
+        for attempt in attempts:
+            if attempt.state == "reversing":
+                payment, attempts = await self.reverse(payment, attempts, attempt)
+        return payment, attempts
+
+    async def reverse(
+        self, payment: Payment, attempts: list[Attempt], attempt: Attempt
+    ) -> tuple[Payment, list[Attempt]]:
+        """Ask once for a reversal, and record it when it is acknowledged."""
+        connector = self._connectors[attempt.connector]
+        instruction = await self._instructions.of(payment, attempt)
+        result = await connector.reverse(instruction)
+        if result.outcome not in _FINAL_REVERSALS:
+            return payment, attempts
+        for _ in range(_SETTLE_TRIES_MAX):
+            current = next(one for one in attempts if one.id == attempt.id)
+            if not current.is_open:
+                return payment, attempts
+            fact, after, following = outcomes.reversed_(payment, attempts, current)
+            try:
+                await self._journal.record(fact)
+            except VersionMoved:
+                payment, attempts = await self._reads.whole(payment.id)
+                continue
+            fact.payment.version += 1
+            payment, attempts = fact.payment, after
+            if following is Next.REVERSE:
+                return await self.reverse_open(payment, attempts)
+            return payment, attempts
+        raise Unavailable("the payment is being settled elsewhere")
+
+    async def resolve(self, attempt: Attempt, *, wait_s: float, not_found_final_s: float) -> None:
+        """Take up an attempt in doubt: inquire or reverse, as its processor is settled."""
+        payment, attempts = await self._reads.whole(attempt.payment_id)
+        connector = self._connectors[attempt.connector]
+        if attempt.state == "reversing" or connector.settle_by is SettleBy.REVERSAL:
+            payment, attempts = await self.reverse(payment, attempts, attempt)
+            await self._reads.postpone(attempt.id, wait_s)
+            return
+        instruction = await self._instructions.of(payment, attempt)
+        result = await connector.inquire(instruction)
+        age_s = (self._clock() - attempt.created_at_ms) / 1000
+        if result.outcome is Outcome.ORIGINAL_NOT_FOUND and age_s < not_found_final_s:
+            # It may still be on its way.
+            result = Result(outcome=Outcome.PENDING)
+        await self.settle(attempt, result, source="inquiry", wait_s=wait_s)
+
+    async def drain(self) -> None:
+        """Wait for what is being carried."""
+        while self._carrying:
+            await asyncio.wait(self._carrying)
+
+
+def _accepted(payment: Payment, attempts: list[Attempt]) -> Response:
+    body = payment_json(payment, attempts)
+    return Response(202, body, (("Location", f"/v1/payments/{payment.id}"),))
+
+
+def _answer(payment: Payment, attempts: list[Attempt]) -> Response:
+    """Answer 201 with a final status, 202 while nobody can say."""
+    if outcomes.is_in_doubt(payment):
+        return _accepted(payment, attempts)
+    body = payment_json(payment, attempts)
+    return Response(201, body, (("Location", f"/v1/payments/{payment.id}"),))

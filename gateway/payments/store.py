@@ -1,0 +1,153 @@
+"""SQL of payments outside the journal: reads for screens and recovery, and claims."""
+
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from gateway.kernel.ids import attempt_id
+from gateway.payments.model import Action, Attempt, Payment
+
+_PAYMENT_COLUMNS = """
+id, version, owner, client_id, operation, status, scheme, amount_minor, currency, total_debit,
+total_credit, source_card_id, destination_card_id, destination_pan, merchant_id,
+is_manual_capture, commission_total, commission_vat, commission_payer, commission_plan,
+commission_version, commission_lines, legs, reservation, details, amount_capturable,
+amount_received, amount_refunded, amount_refunding, decline_code,
+(extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+"""
+_ATTEMPT_COLUMNS = """
+id, payment_id, leg, connector, kind, state, sequence, created_at_ms, rrn, approval_code,
+processor_code, processor_references, outcome_source, tries
+"""
+_ACTION_COLUMNS = """
+id, payment_id, kind, state, amount_minor, reason, decline_code, sequence, tries,
+(extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+"""
+
+GET_PAYMENT = f"SELECT {_PAYMENT_COLUMNS} FROM payments WHERE id = $1"
+# The owner, or the merchant the payment is with; anybody else's is not found.
+GET_VISIBLE = f"""
+SELECT {_PAYMENT_COLUMNS} FROM payments WHERE id = $1 AND (owner = $2 OR merchant_id = $2)
+"""
+GET_ATTEMPTS = f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE id = ANY($1::text[]) ORDER BY id"
+LIST_PAYMENTS = f"""
+SELECT {_PAYMENT_COLUMNS} FROM payments
+WHERE owner = $1 AND id < $2 AND ($3::text IS NULL OR status = $3)
+ORDER BY id DESC LIMIT $4
+"""
+GET_ACTION = f"SELECT {_ACTION_COLUMNS} FROM actions WHERE id = $1"
+LIST_REFUNDS = f"""
+SELECT {_ACTION_COLUMNS} FROM actions WHERE payment_id = $1 AND kind = 'refund' ORDER BY id
+"""
+
+# Claims of an action: the payment moves a version on, so that no other fact slips between.
+CLAIM_KEY = """
+INSERT INTO idempotency_keys (scope, fingerprint, object_id) VALUES ($1, $2, $3)
+ON CONFLICT (scope) DO NOTHING RETURNING scope
+"""
+CLAIM_END = """
+UPDATE payments SET version = version + 1, updated_at = now()
+WHERE id = $1 AND status = 'requires_capture' AND amount_capturable >= $2
+  AND NOT EXISTS (
+    SELECT FROM actions WHERE payment_id = $1 AND kind IN ('capture', 'cancel')
+      AND state <> 'failed')
+RETURNING version
+"""
+CLAIM_REFUND = """
+UPDATE payments SET version = version + 1, updated_at = now(),
+    amount_refunding = amount_refunding + $2
+WHERE id = $1 AND status = 'succeeded' AND operation = 'purchase'
+  AND amount_received - amount_refunding >= $2
+RETURNING version
+"""
+INSERT_ACTION = """
+INSERT INTO actions (id, payment_id, kind, state, amount_minor, reason, sequence, worker)
+VALUES ($1, $2, $3, 'pending', $4, $5, $6, $7)
+"""
+
+# Recovery: what is open, and whose worker is dead or whose time has come. The claimer becomes the
+# worker, and nobody else looks again until its own time.
+_CLAIMABLE = """
+SELECT id FROM {table}
+WHERE state IN ({states}) AND (
+    next_try_at <= now()
+    OR (worker <> $1 AND worker NOT IN (
+        SELECT id FROM workers WHERE seen_at > now() - $3 * interval '1 second')))
+ORDER BY next_try_at LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+CLAIM_ATTEMPTS = (
+    "UPDATE attempts SET worker = $1, next_try_at = now() + interval '30 seconds',"
+    " state = CASE state WHEN 'sent' THEN 'unknown' ELSE state END, tries = tries + 1"
+    " WHERE id IN ("
+    + _CLAIMABLE.format(table="attempts", states="'sent', 'unknown', 'reversing'")
+    + f") RETURNING {_ATTEMPT_COLUMNS}"
+)
+CLAIM_ACTIONS = (
+    "UPDATE actions SET worker = $1, next_try_at = now() + interval '30 seconds',"
+    " state = 'unknown', tries = tries + 1 WHERE id IN ("
+    + _CLAIMABLE.format(table="actions", states="'pending', 'unknown'")
+    + f") RETURNING {_ACTION_COLUMNS}"
+)
+POSTPONE_ATTEMPT = """
+UPDATE attempts SET next_try_at = now() + $2 * interval '1 second'
+WHERE id = $1 AND state IN ('sent', 'unknown', 'reversing')
+"""
+POSTPONE_ACTION = """
+UPDATE actions SET next_try_at = now() + $2 * interval '1 second'
+WHERE id = $1 AND state IN ('pending', 'unknown')
+"""
+REGISTER_WORKER = "INSERT INTO workers DEFAULT VALUES RETURNING id"
+HEARTBEAT = "UPDATE workers SET seen_at = now() WHERE id = $1"
+RETIRE_WORKER = "UPDATE workers SET seen_at = 'epoch' WHERE id = $1"
+NEXT_BLOCK = "SELECT nextval('attempt_blocks')"
+OPEN_CONFLICT = """
+INSERT INTO conflicts (payment_id, attempt_id, detail) VALUES ($1, $2, $3)
+"""
+
+
+def payment_of(row: asyncpg.Record) -> Payment:
+    """Return a payment from a row of `_PAYMENT_COLUMNS`."""
+    values = dict(row)
+    values["legs"] = [(one[0], one[1]) for one in msgspec.json.decode(values["legs"])]
+    values["details"] = msgspec.json.decode(values["details"])
+    return Payment(**values)
+
+
+def attempt_of(row: asyncpg.Record) -> Attempt:
+    """Return an attempt from a row of `_ATTEMPT_COLUMNS`."""
+    values = dict(row)
+    references = values.pop("processor_references")
+    return Attempt(**values, references=msgspec.json.decode(references) if references else {})
+
+
+def action_of(row: asyncpg.Record) -> Action:
+    """Return an action from a row of `_ACTION_COLUMNS`."""
+    return Action(**dict(row))
+
+
+class Sequences:
+    """Numbers attempts, a block of a thousand at a time, unique over all workers."""
+
+    BLOCK = 1000
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._next = 0
+        self._end = 0
+
+    async def next(self) -> int:
+        """Return the next number; reads a new block when this one is used up."""
+        while self._next >= self._end:
+            block: int = await self._pool.fetchval(NEXT_BLOCK)
+            # Another caller may have brought a block while this one waited; a block is not shared.
+            self._next, self._end = block * self.BLOCK, (block + 1) * self.BLOCK
+        number = self._next
+        self._next += 1
+        return number
+
+
+async def read_whole(connection: Any, payment: Payment) -> list[Attempt]:
+    """Return a payment's attempts in order."""
+    ids = [attempt_id(payment.id, leg) for leg in range(1, len(payment.legs) + 1)]
+    return [attempt_of(row) for row in await connection.fetch(GET_ATTEMPTS, ids)]

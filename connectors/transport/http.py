@@ -244,7 +244,7 @@ class HttpTransport:
         if (response.content_length or 0) > size_max:
             response.close()
             raise OutcomeUnknown("reply-too-large")
-        body = await response.content.readany()
+        body = b""
         while not response.content.at_eof():
             body += await response.content.readany()
             if len(body) > size_max:

@@ -1,7 +1,7 @@
 """One connection of an ISO 8583 link: cuts the stream into frames and hands them on."""
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from connectors.transport.framing import Frame, FrameReader, FramingError
 
@@ -32,8 +32,8 @@ class Wire(asyncio.Protocol):
         self.received_at = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports have the methods of asyncio's without being of its class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.received_at = self._now()

@@ -1,0 +1,256 @@
+"""The composition root: the only module that knows everything, and builds every object once."""
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import redis.asyncio
+import structlog
+from aiohttp import web
+
+from connectors.spi import CallbackEvent, Connector, Merchant
+from gateway.cards.directory import Directory
+from gateway.cards.vault import Vault
+from gateway.core import Core, check_version
+from gateway.kernel.clock import Clock, system_clock
+from gateway.kernel.db import pool as pools
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.routes import Route, RouteTable
+from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.metrics import Metrics
+from gateway.kernel.secrets import Keys
+from gateway.payments import connectors as loading
+from gateway.payments import store as payment_store
+from gateway.payments.actions import Actions
+from gateway.payments.callbacks import Callbacks
+from gateway.payments.instructions import Instructions
+from gateway.payments.journal import Journal
+from gateway.payments.reads import Reads
+from gateway.payments.recovery import Recovery
+from gateway.payments.replays import Replays
+from gateway.payments.routes import PaymentRoutes
+from gateway.payments.routes import routes as payment_routes
+from gateway.payments.service import Payments
+from gateway.payments.store import Sequences
+from gateway.payments.supply import Supply
+from gateway.settings import Settings
+
+log = structlog.get_logger("app")
+
+DRAIN_TIMEOUT_S = 25.0
+# The bank's own acceptor, for what has no merchant.
+ACCEPTOR = Merchant(id="OQIM", terminal_id="OQIM0001", mcc="6012", name="OQIM")
+
+
+@dataclass(slots=True)
+class Ground:
+    """What every room stands on."""
+
+    settings: Settings
+    keys: Keys
+    clock: Clock
+    metrics: Metrics
+    pool: asyncpg.Pool
+    redis: redis.asyncio.Redis
+    core: Core
+    vault: Vault
+    directory: Directory
+    cursors: Cursors
+
+
+@dataclass(slots=True)
+class PaymentRoom:
+    """The objects of the payments room."""
+
+    journal: Journal
+    payments: Payments
+    actions: Actions
+    callbacks: Callbacks
+    recovery: Recovery
+    connectors: dict[str, Connector]
+    routes: list[Route]
+
+
+def make_core(settings: Settings, keys: Keys) -> Core:
+    """Return a core with the rules and routing of the settings, and no keys or revocations yet."""
+    return Core(
+        rules=settings.rules,
+        routing=settings.routing,
+        issuer=settings.identity.issuer,
+        audience=settings.identity.audience,
+        lookup_key=keys.lookup,
+        quote_key=keys.quote,
+        quote_ttl_ms=settings.core.quote_ttl_s * 1000,
+        feed_age_ms_max=round(settings.core.feed_age_s_max * 1000),
+        token_cache_size_max=settings.core.token_cache_size_max,
+        card_cache_size_max=settings.core.card_cache_size_max,
+        subject_cache_size_max=settings.core.subject_cache_size_max,
+    )
+
+
+async def _open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> Ground:
+    pool = await pools.create(
+        settings.database.url,
+        size_max=settings.database.pool_size_max,
+        command_timeout_s=settings.database.command_timeout_s,
+    )
+    stack.push_async_callback(pool.close)
+    client = redis.asyncio.Redis.from_url(
+        settings.redis.url,
+        socket_timeout=settings.redis.timeout_s,
+        socket_connect_timeout=settings.redis.timeout_s,
+    )
+    stack.push_async_callback(client.aclose)
+    core = make_core(settings, keys)
+    vault = Vault(keys.vault)
+    return Ground(
+        settings=settings,
+        keys=keys,
+        clock=system_clock,
+        metrics=Metrics(),
+        pool=pool,
+        redis=client,
+        core=core,
+        vault=vault,
+        directory=Directory(pool, core, vault, size_max=settings.core.card_cache_size_max),
+        cursors=Cursors(keys.cursor),
+    )
+
+
+async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
+    settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
+    worker: int = await pool.fetchval(payment_store.REGISTER_WORKER)
+
+    async def on_advice(name: str, event: CallbackEvent) -> None:
+        await callbacks.advise(name, event)
+
+    connectors = loading.load(
+        settings.connectors.enabled,
+        settings.connector_settings,
+        ground.keys.callbacks,
+        on_advice,
+    )
+    journal = Journal(
+        pool,
+        core,
+        worker=worker,
+        batch_size_max=settings.journal.batch_size_max,
+        queue_size_max=settings.journal.queue_size_max,
+        hot_subject_s=settings.journal.hot_subject_s,
+    )
+    _expose(ground.metrics, journal)
+    reads, replays, sequences = Reads(pool), Replays(journal), Sequences(pool)
+    instructions = Instructions(core, ground.directory, ground.vault, ACCEPTOR)
+    supply = Supply(pool, core, ground.directory)
+    payments = Payments(
+        core=core,
+        clock=clock,
+        supply=supply,
+        journal=journal,
+        reads=reads,
+        replays=replays,
+        instructions=instructions,
+        connectors=connectors,
+        sequences=sequences,
+        metrics=ground.metrics,
+    )
+    actions = Actions(
+        pool=pool,
+        core=core,
+        clock=clock,
+        journal=journal,
+        reads=reads,
+        replays=replays,
+        instructions=instructions,
+        connectors=connectors,
+        sequences=sequences,
+        worker=worker,
+    )
+    callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
+    recovery = Recovery(
+        pool, payments, actions, ground.metrics, settings.recovery, worker=worker
+    )
+    handlers = PaymentRoutes(
+        core=core,
+        supply=supply,
+        payments=payments,
+        actions=actions,
+        callbacks=callbacks,
+        reads=reads,
+        cursors=ground.cursors,
+    )
+    for connector in connectors.values():
+        await connector.start()
+        stack.push_async_callback(connector.close)
+    recovery.start()
+    stack.push_async_callback(recovery.close)
+    stack.push_async_callback(payments.drain)
+    routes = payment_routes(handlers, payments)
+    return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
+
+
+def _expose(metrics: Metrics, journal: Journal) -> None:
+    metrics.gauge("journal_batches", "Flushes.", lambda: _sum(journal, "batches"))
+    metrics.gauge("journal_entries", "Entries flushed.", lambda: _sum(journal, "entries"))
+    metrics.gauge("journal_queue_size", "Entries waiting.", lambda: _sum(journal, "queue_size"))
+
+
+def _sum(journal: Journal, name: str) -> float:
+    return float(getattr(journal.intents, name) + getattr(journal.facts, name))
+
+
+@asynccontextmanager
+async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
+    """Build one worker's gateway; everything it opened is closed at the end, in order."""
+    check_version()
+    async with AsyncExitStack() as stack:
+        ground = await _open_ground(settings, keys, stack)
+        room = await _open_payments(ground, stack)
+        table = RouteTable(room.routes)
+        yield HttpFront(
+            table,
+            ground.core,
+            ground.clock,
+            ground.metrics,
+            body_bytes_max=settings.http.body_bytes_max,
+            in_flight_max=settings.http.in_flight_max,
+        )
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that shares its port with the other workers'."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((host, port))
+    return listening
+
+
+async def serve(settings: Settings, keys: Keys, *, ready: asyncio.Event | None = None) -> None:
+    """Run one worker until SIGTERM or SIGINT, then finish what is in flight within 25 s."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with gateway(settings, keys) as front:
+        runner = web.ServerRunner(make_server(front), shutdown_timeout=DRAIN_TIMEOUT_S)
+        await runner.setup()
+        site = web.SockSite(
+            runner, listening_socket(settings.http.host, settings.http.port), backlog=4096
+        )
+        await site.start()
+        # What is alive now stays alive: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        log.info("serving", port=settings.http.port)
+        if ready is not None:
+            ready.set()
+        await stopping.wait()
+        log.info("stopping")
+        await runner.cleanup()

@@ -1,0 +1,96 @@
+"""The `oqim` command line."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import uvloop
+
+from gateway import settings as settings_module
+from gateway.kernel import logs
+from gateway.kernel import secrets as keys_module
+from gateway.kernel.db import migrate as migrations
+
+app = cyclopts.App(
+    name="oqim",
+    help="Oqim, a bank's payment platform. Start with `oqim sandbox`.",
+    version_flags=["--version"],
+)
+
+
+def _fail(error: Exception) -> "SystemExit":
+    print(f"oqim: {error}", file=sys.stderr)
+    return SystemExit(2)
+
+
+def _settings(*, is_sandbox: bool = False) -> settings_module.Settings:
+    try:
+        return settings_module.load(is_sandbox=is_sandbox)
+    except settings_module.SettingsError as error:
+        raise _fail(error) from None
+
+
+def _require_urls(settings: settings_module.Settings) -> None:
+    for name, value in (
+        ("OQIM_DATABASE_URL", settings.database.url),
+        ("OQIM_REDIS_URL", settings.redis.url),
+    ):
+        if not value:
+            raise _fail(
+                settings_module.SettingsError(
+                    f"{name} is not set; `oqim sandbox` brings its own PostgreSQL and Valkey"
+                )
+            )
+
+
+@app.command
+def sandbox() -> None:
+    """Start everything on this machine: PostgreSQL, Valkey, processor simulators, gateway.
+
+    OQIM_PORT (8080), OQIM_WORKERS (1) and OQIM_DATA_DIR (var) change the defaults;
+    OQIM_DATABASE_URL and OQIM_REDIS_URL use services of your own. Ctrl-C stops everything.
+    """
+    from gateway.sandbox import run
+
+    logs.configure()
+    raise SystemExit(asyncio.run(run.sandbox(_settings(is_sandbox=True))))
+
+
+@app.command
+def serve() -> None:
+    """Run one gateway worker in the foreground, against OQIM_DATABASE_URL and OQIM_REDIS_URL.
+
+    Keys come from the file OQIM_KEYS_FILE (mode 0600). Several workers share one port.
+    """
+    from gateway import app as gateway_app
+
+    logs.configure()
+    settings = _settings(is_sandbox=os.environ.get("OQIM_SANDBOX") == "1")
+    _require_urls(settings)
+    path = Path(os.environ.get("OQIM_KEYS_FILE", settings.data_dir / "keys.json"))
+    try:
+        keys = keys_module.load(path)
+        uvloop.run(gateway_app.serve(settings, keys))
+    except (keys_module.KeysError, settings_module.SettingsError) as error:
+        raise _fail(error) from None
+
+
+@app.command
+def migrate(
+    *, rollback: Annotated[bool, cyclopts.Parameter(help="Undo the last one instead.")] = False
+) -> None:
+    """Bring the database of OQIM_DATABASE_URL up to date."""
+    settings = _settings()
+    if not settings.database.url:
+        raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
+    change = migrations.roll_back if rollback else migrations.apply
+    count = change(settings.database.url, print)
+    print(f"{count} migration(s) {'undone' if rollback else 'applied'}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -182,7 +182,7 @@ def decode(body: bytes) -> Reply:
     for child in content:
         if _local(child) == "details":
             details = _read_items(child)
-        else:
+        elif not len(child):
             values[_local(child)] = _text(child)
     action = values.get("action") or details.get("action")
     return Reply(
@@ -214,7 +214,8 @@ def _body(document: bytes) -> Any:
 
 def _local(node: Any) -> str:
     """Local name; empty for comments and the like."""
-    return etree.QName(node).localname if isinstance(node.tag, str) else ""
+    tag = node.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
 def _text(node: Any) -> str:
@@ -229,9 +230,15 @@ def _read_items(details: Any) -> dict[str, str]:
     for item in details:
         if len(items) >= _ITEMS_MAX:
             raise unreadable()
-        pair = {_local(node): _text(node) for node in item}
-        if "name" in pair:
-            items[pair["name"]] = pair.get("value", "")
+        name = value = ""
+        for node in item:
+            tag = _local(node)
+            if tag == "name":
+                name = _text(node)
+            elif tag == "value":
+                value = _text(node)
+        if name:
+            items[name] = value
     return items
 
 

@@ -64,17 +64,21 @@ def names(*, sequence: int, created_at_ms: int) -> Names:
     moment = datetime.fromtimestamp(created_at_ms // 1000, tz=UTC)
     trace = f"{1 + sequence % _TRACE_MAX:06d}"
     day = moment.timetuple().tm_yday
+    hour = moment.hour
     return Names(
-        transmitted=moment.strftime("%m%d%H%M%S"),
+        transmitted=(
+            f"{moment.month:02d}{moment.day:02d}{hour:02d}{moment.minute:02d}{moment.second:02d}"
+        ),
         trace=trace,
-        reference=f"{moment.year % 10}{day:03d}{moment.hour:02d}{trace}",
+        reference=f"{moment.year % 10}{day:03d}{hour:02d}{trace}",
     )
 
 
 def _text(value: str, width: int) -> str:
     """Printable ASCII, cut and padded to the field's width: a name is never a reason to fail."""
-    clean = "".join(char if " " <= char <= "~" else "?" for char in value)
-    return clean[:width].ljust(width)
+    if not (value.isascii() and value.isprintable()):
+        value = "".join(char if " " <= char <= "~" else "?" for char in value)
+    return value[:width].ljust(width)
 
 
 def _location(merchant: Merchant) -> str:

@@ -157,7 +157,11 @@ class VisaConnector:
             raise refused("kind-unsupported")
         self._check(instruction, instruction.amount_minor)
         request = codec.authorisation(instruction, self._acquirer)
-        references = _references(codec.original_names(instruction))
+        references = {
+            "rrn": str(request[37]),
+            "stan": str(request[11]),
+            "transmitted": str(request[7]),
+        }
         try:
             return await self._authorise(request, references)
         except TransportFault as fault:
@@ -274,14 +278,6 @@ class VisaConnector:
             return False
         await self._deliver(event)
         return True
-
-
-def _references(message: codec.Names) -> dict[str, str]:
-    return {
-        "rrn": message.reference,
-        "stan": message.trace,
-        "transmitted": message.transmitted,
-    }
 
 
 def _reversed(request: Fields, answer: Fields) -> Result:

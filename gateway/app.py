@@ -93,7 +93,7 @@ def make_core(settings: Settings, keys: Keys) -> Core:
     )
 
 
-async def _open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> Ground:
+async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> Ground:
     pool = await pools.create(
         settings.database.url,
         size_max=settings.database.pool_size_max,
@@ -122,6 +122,22 @@ async def _open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) ->
     )
 
 
+async def open_connectors(
+    ground: Ground, stack: AsyncExitStack, on_advice: loading.OnAdvice
+) -> dict[str, Connector]:
+    """Make and start the connectors that are switched on."""
+    connectors = loading.load(
+        ground.settings.connectors.enabled,
+        ground.settings.connector_settings,
+        ground.keys.callbacks,
+        on_advice,
+    )
+    for connector in connectors.values():
+        await connector.start()
+        stack.push_async_callback(connector.close)
+    return connectors
+
+
 async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
     worker: int = await pool.fetchval(payment_store.REGISTER_WORKER)
@@ -129,12 +145,7 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     async def on_advice(name: str, event: CallbackEvent) -> None:
         await callbacks.advise(name, event)
 
-    connectors = loading.load(
-        settings.connectors.enabled,
-        settings.connector_settings,
-        ground.keys.callbacks,
-        on_advice,
-    )
+    connectors = await open_connectors(ground, stack, on_advice)
     journal = Journal(
         pool,
         core,
@@ -184,9 +195,6 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
         reads=reads,
         cursors=ground.cursors,
     )
-    for connector in connectors.values():
-        await connector.start()
-        stack.push_async_callback(connector.close)
     recovery.start()
     stack.push_async_callback(recovery.close)
     stack.push_async_callback(payments.drain)
@@ -209,7 +217,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     """Build one worker's gateway; everything it opened is closed at the end, in order."""
     check_version()
     async with AsyncExitStack() as stack:
-        ground = await _open_ground(settings, keys, stack)
+        ground = await open_ground(settings, keys, stack)
         room = await _open_payments(ground, stack)
         table = RouteTable(room.routes)
         yield HttpFront(

@@ -27,6 +27,7 @@ from gateway.payments.model import (
     Action,
     Attempt,
     Payment,
+    absorb,
     move_attempt,
     payment_json,
     refund_json,
@@ -294,7 +295,7 @@ def _conclude(
         fact = Fact(payment, action=ActionFact(action, UNKNOWN_WAIT_S, told))
         return fact, Response(*told)
     if result.outcome.is_approved or result.outcome is Outcome.ALREADY_REVERSED:
-        return _done(payment, attempts, action, commission)
+        return _done(payment, attempts, action, result, commission)
     action.state = "failed"
     action.decline_code = result.outcome.code
     if action.kind == "refund":
@@ -316,6 +317,7 @@ def _done(
     payment: Payment,
     attempts: list[Attempt],
     action: Action,
+    result: Result,
     commission: Commission | None,
 ) -> tuple[Fact, Response]:
     action.state = "succeeded"
@@ -323,7 +325,9 @@ def _done(
     status = 200
     if action.kind == "capture":
         assert commission is not None, "a capture has a commission"
-        attempts = [_moved(attempts[0], "captured"), *attempts[1:]]
+        # What the processor calls the capture is what a refund must name.
+        authorized = absorb(attempts[0], result, attempts[0].outcome_source or "reply")
+        attempts = [_moved(authorized, "captured"), *attempts[1:]]
         left = payment.amount_minor - action.amount_minor
         payment.become(SUCCEEDED)
         payment.amount_capturable = 0

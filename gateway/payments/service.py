@@ -6,6 +6,7 @@ attempt (an inquiry, a reversal, a callback) joins it.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -44,6 +45,20 @@ _DECISIONS_MAX = 3
 # Facts about one payment that meet: each read again and decided again.
 _SETTLE_TRIES_MAX = 10
 _FINAL_REVERSALS = (Outcome.APPROVED, Outcome.ALREADY_REVERSED, Outcome.ORIGINAL_NOT_FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A payment after a fact about it was recorded, and what follows.
+
+    Args:
+        body: the answer that was stored with the fact, if one was.
+    """
+
+    payment: Payment
+    attempts: list[Attempt]
+    following: Next
+    body: bytes | None = None
 
 
 class Payments:
@@ -208,11 +223,12 @@ class Payments:
             if not result.sent and len(attempts) == 1:
                 return await self._not_sent(payment, attempt, scope)
             settled = await self._settle(payment, attempts, attempt, result, source="reply")
-            payment, attempts, following = settled
-            if following is Next.REVERSE:
+            payment, attempts = settled.payment, settled.attempts
+            if settled.following is Next.REVERSE:
                 payment, attempts = await self.reverse_open(payment, attempts)
-            if following is not Next.SEND:
                 return _answer(payment, attempts)
+            if settled.following is Next.NOTHING:
+                return _told(payment, settled.body or payment_json(payment, attempts))
 
     async def _not_sent(self, payment: Payment, attempt: Attempt, scope: bytes) -> Response:
         """Fail a payment of which provably no byte left; its key may be used again."""
@@ -242,7 +258,7 @@ class Payments:
         *,
         source: str,
         wait_s: float = outcomes.UNKNOWN_WAIT_S,
-    ) -> tuple[Payment, list[Attempt], Next]:
+    ) -> Settled:
         """Record what a result makes of a payment, whatever else is becoming known of it."""
         for _ in range(_SETTLE_TRIES_MAX):
             following = None
@@ -264,10 +280,10 @@ class Payments:
             except Contradiction as contradiction:
                 log.error("two facts contradict", payment=payment.id, detail=str(contradiction))
                 await self._reads.open_conflict(payment.id, attempt.id, str(contradiction))
-                return payment, attempts, Next.NOTHING
+                return Settled(payment, attempts, Next.NOTHING)
             if concluded is None:
-                return payment, attempts, Next.NOTHING
-            fact, after, following_step = concluded
+                return Settled(payment, attempts, Next.NOTHING)
+            fact, after, step = concluded
             try:
                 await self._journal.record(fact)
             except VersionMoved:
@@ -275,7 +291,8 @@ class Payments:
                 continue
             fact.payment.version += 1
             self._metrics.count("payments", fact.payment.status)
-            return fact.payment, after, following_step
+            body = fact.response[1] if fact.response else None
+            return Settled(fact.payment, after, step, body)
         raise Unavailable("the payment is being settled elsewhere")
 
     async def settle(
@@ -283,13 +300,13 @@ class Payments:
     ) -> None:
         """Apply what became known of an attempt, and do what follows from it."""
         payment, attempts = await self._reads.whole(attempt.payment_id)
-        payment, attempts, following = await self._settle(
+        settled = await self._settle(
             payment, attempts, attempt, result, source=source, wait_s=wait_s
         )
-        if following is Next.SEND:
-            await self._carry(payment, attempts, b"")
-        elif following is Next.REVERSE:
-            await self.reverse_open(payment, attempts)
+        if settled.following is Next.SEND:
+            await self._carry(settled.payment, settled.attempts, b"")
+        elif settled.following is Next.REVERSE:
+            await self.reverse_open(settled.payment, settled.attempts)
 
     async def reverse_open(
         self, payment: Payment, attempts: list[Attempt]
@@ -354,8 +371,10 @@ def _accepted(payment: Payment, attempts: list[Attempt]) -> Response:
 
 
 def _answer(payment: Payment, attempts: list[Attempt]) -> Response:
+    return _told(payment, payment_json(payment, attempts))
+
+
+def _told(payment: Payment, body: bytes) -> Response:
     """Answer 201 with a final status, 202 while nobody can say."""
-    if outcomes.is_in_doubt(payment):
-        return _accepted(payment, attempts)
-    body = payment_json(payment, attempts)
-    return Response(201, body, (("Location", f"/v1/payments/{payment.id}"),))
+    status = 202 if outcomes.is_in_doubt(payment) else 201
+    return Response(status, body, (("Location", f"/v1/payments/{payment.id}"),))

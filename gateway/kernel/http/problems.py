@@ -76,12 +76,13 @@ class Problem(Exception):
         return Response(
             kind.status,
             msgspec.json.encode(body),
-            (*_headers_of(kind), *self.headers),
+            (*headers_of(kind), *self.headers),
             content_type=PROBLEM_JSON,
         )
 
 
-def _headers_of(kind: Kind) -> tuple[tuple[str, str], ...]:
+def headers_of(kind: Kind) -> tuple[tuple[str, str], ...]:
+    """Return the headers that every answer of this kind carries."""
     if kind.slug in _CHALLENGES:
         return (("WWW-Authenticate", _CHALLENGES[kind.slug]),)
     if kind.retryable and kind.status in (409, 429, 503):
@@ -94,7 +95,7 @@ def response_of(refusal: Refusal, request_id: str) -> Response:
     return Response(
         refusal.status,
         refusal.body(request_id),
-        _headers_of(KINDS[refusal.slug]),
+        headers_of(KINDS[refusal.slug]),
         content_type=PROBLEM_JSON,
     )
 

@@ -3,7 +3,7 @@
 A slug without a text is a failing test (`tests/kernel/test_pages.py`).
 """
 
-_SAME_KEY = "Send the same request again with the same Idempotency-Key"
+_SAME_KEY = "Send the same request again with the same `Idempotency-Key`"
 
 ADVICE: dict[str, str] = {
     "malformed-request": "Send HTTP/1.1 through a library: the request line, a header or the "
@@ -11,26 +11,26 @@ ADVICE: dict[str, str] = {
     "invalid-request": "Read the detail: it names the part of the request that is not well formed.",
     "not-found": "Check the path and the id. An object of another client, another customer or "
     "another environment is answered exactly as one that does not exist.",
-    "method-not-allowed": "Use one of the methods that the answer's Allow header names.",
-    "not-acceptable": "Send Accept: application/json, or no Accept at all.",
+    "method-not-allowed": "Use one of the methods that the answer's `Allow` header names.",
+    "not-acceptable": "Send `Accept: application/json`, or no `Accept` at all.",
     "request-timeout": "The connection stayed silent before the request was whole. Send it "
-    "again, with the same Idempotency-Key if it moves money.",
-    "payload-too-large": "Send at most 64 KiB. Keep long texts on your side, and a reference to "
-    "them in metadata.",
+    "again, with the same `Idempotency-Key` if it moves money.",
+    "payload-too-large": "Send at most 64 KiB. Keep long texts on your side, and a reference "
+    "to them in `metadata`.",
     "uri-too-long": "Shorten the query: filters belong in few parameters, cursors are sent as "
     "given.",
-    "unsupported-media-type": "Send Content-Type: application/json (the OAuth endpoints take "
-    "application/x-www-form-urlencoded), in UTF-8.",
+    "unsupported-media-type": "Send `Content-Type: application/json` (the OAuth endpoints "
+    "take `application/x-www-form-urlencoded`), in UTF-8.",
     "unsupported-content-encoding": "Switch compression of request bodies off in your client.",
     "header-too-large": "Shorten the header: 8 KiB is the most one may have. Cookies are not "
     "used here and need not be sent.",
-    "unauthenticated": "Send Authorization: Bearer with an access token of POST /oauth/token.",
-    "invalid-token": "Get a new access token with your refresh token, once. If that is refused "
-    "too, the session has ended: ask the customer to log in again.",
+    "unauthenticated": "Send `Authorization: Bearer` with an access token of `POST /oauth/token`.",
+    "invalid-token": "Get a new access token with your refresh token, once. If that is "
+    "refused too, the session has ended: ask the customer to log in again.",
     "invalid-client": "Check the client's id and secret. The secret is shown once, when it is "
     "made; an operator can make another.",
-    "insufficient-scope": "The detail names the scope. Ask for a token that has it, or ask your "
-    "bank to grant it to your client.",
+    "insufficient-scope": "The detail names the scope. Ask for a token that has it, or ask "
+    "your bank to grant it to your client.",
     "invalid-grant": "Start again: log in for a new one-time code, or a new refresh token. A "
     "refresh token that was used twice ends its whole session, because one of the two users "
     "stole it.",
@@ -41,8 +41,8 @@ ADVICE: dict[str, str] = {
     "otp-expired": "Ask for a new challenge; a code lives for less than a minute.",
     "otp-already-used": "Use the tokens that the code was exchanged for, or ask for a new "
     "challenge.",
-    "otp-locked": "Wait as long as Retry-After says before asking for another code.",
-    "rate-limited": "Wait as long as Retry-After says, then go on more slowly.",
+    "otp-locked": "Wait as long as `Retry-After` says before asking for another code.",
+    "rate-limited": "Wait as long as `Retry-After` says, then go on more slowly.",
     "idempotency-key-missing": "Make one key a payment (a UUID will do), store it with your "
     "order, and send it again whenever you repeat the request.",
     "idempotency-key-invalid": "Send one key of 1 to 255 printable ASCII characters.",
@@ -50,25 +50,26 @@ ADVICE: dict[str, str] = {
     "done. If this is another payment, make another key; if not, send what you sent the first "
     "time.",
     "idempotency-in-progress": "The first request with this key still runs. Wait as long as "
-    "Retry-After says and send it again: you will get its answer.",
+    "`Retry-After` says and send it again: you will get its answer.",
     "invalid-deadline": "Send a whole number of milliseconds from 1 to 999999999, or none.",
     "deadline-exceeded": f"Nothing was done. {_SAME_KEY} and more patience.",
     "invalid-query": "Send only the parameters that the route documents, each once and in range.",
-    "invalid-cursor": "Send next_cursor exactly as the page before gave it, with the same filters.",
+    "invalid-cursor": "Send `next_cursor` exactly as the page before gave it, with the same "
+    "filters.",
     "malformed-json": "Send one JSON document (RFC 8259): no comments, no trailing commas, no "
     "NaN, no byte order mark.",
     "invalid-encoding": "Encode the body in UTF-8.",
     "duplicate-member": "Send each member once: which of the two was meant cannot be known.",
     "too-deep": "Nest 32 levels at most.",
-    "schema-violation": "Each entry of errors points at a member (RFC 6901) and says what it "
-    "must be.",
-    "unknown-member": "Remove the member, or correct its name. Unknown ones are refused because "
-    "a misspelt one would otherwise be lost in silence.",
+    "schema-violation": "Each entry of `errors` points at a member (RFC 6901) and says what "
+    "it must be.",
+    "unknown-member": "Remove the member, or correct its name. Unknown ones are refused "
+    "because a misspelt one would otherwise be lost in silence.",
     "read-only-member": "Remove the member: the platform sets it.",
     "invalid-character": "Remove control characters and unpaired surrogates from the text.",
-    "too-long": "Shorten the text to the bound that errors names.",
-    "invalid-amount": "Send an integer of minor units: 1500.00 UZS is 150000. No fractions, no "
-    "exponent, no quotes.",
+    "too-long": "Shorten the text to the bound that `errors` names.",
+    "invalid-amount": "Send an integer of minor units: 1500.00 UZS is 150000. No fractions, "
+    "no exponent, no quotes.",
     "amount-out-of-range": "Send a smaller amount.",
     "invalid-currency": "Send the three letters of ISO 4217, in upper case: UZS.",
     "invalid-phone": "Send the number in international form: + and the country's code first.",
@@ -78,7 +79,7 @@ ADVICE: dict[str, str] = {
     "unsupported-scheme": "Only cards of the schemes that this bank routes can be used.",
     "currency-not-supported": "Use another currency, or a card of another scheme.",
     "unsupported-operation": "This operation cannot be carried between these two ends.",
-    "card-not-active": "Verify the card first (POST /v1/cards/{id}/verify), or add it again.",
+    "card-not-active": "Verify the card first (`POST /v1/cards/{id}/verify`), or add it again.",
     "card-already-added": "Use the card that is listed already.",
     "card-limit-reached": "Remove a card that is no longer used.",
     "card-refused": "Ask the customer to speak to the bank that issued the card.",
@@ -86,14 +87,14 @@ ADVICE: dict[str, str] = {
     "quote-expired": "Ask for a new quote and show the customer its price before paying.",
     "commission-plan-missing": "Nothing you can change: the bank has no price for this "
     "operation. Tell it.",
-    "commission-exceeds-amount": "Send a larger amount: the receiver would get nothing of this "
-    "one.",
-    "limit-exceeded": "errors names each limit that would be passed. Offer a smaller amount, or "
-    "the time at which the limit resets (GET /v1/limits).",
-    "invalid-state": "Read the payment: it has moved on, and its state does not permit this any "
-    "more.",
-    "capture-exceeds-authorized": "Capture at most amount_capturable.",
-    "refund-exceeds-captured": "Refund at most amount_received less amount_refunded.",
+    "commission-exceeds-amount": "Send a larger amount: the receiver would get nothing of "
+    "this one.",
+    "limit-exceeded": "`errors` names each limit that would be passed. Offer a smaller "
+    "amount, or the time at which the limit resets (`GET /v1/limits`).",
+    "invalid-state": "Read the payment: it has moved on, and its state does not permit this "
+    "any more.",
+    "capture-exceeds-authorized": "Capture at most `amount_capturable`.",
+    "refund-exceeds-captured": "Refund at most `amount_received` less `amount_refunded`.",
     "refund-not-supported": "Refund the customer in another way: the processor cannot do this one.",
     "callback-invalid": "Send the callback as the connector's protocol says.",
     "callback-signature-invalid": "Sign the raw bytes of the body with the current secret "
@@ -101,10 +102,11 @@ ADVICE: dict[str, str] = {
     "callback-timestamp-invalid": "Set the sender's clock: the timestamp is more than five "
     "minutes off.",
     "callback-conflict": "Give every callback an id of its own; one with this id had another body.",
-    "revocation-feed-stale": f"Nothing was done. {_SAME_KEY} as Retry-After says.",
-    "processor-unavailable": f"Nothing was sent to the processor. {_SAME_KEY} as Retry-After "
+    "revocation-feed-stale": f"Nothing was done. {_SAME_KEY} as `Retry-After` says.",
+    "processor-unavailable": f"Nothing was sent to the processor. {_SAME_KEY} as `Retry-After` "
     "says, or offer another card.",
-    "overloaded": f"Nothing was done. {_SAME_KEY} as Retry-After says, backing off as you repeat.",
-    "unavailable": f"{_SAME_KEY} as Retry-After says.",
-    "internal-error": f"{_SAME_KEY}, once. If it fails again, tell us the request_id.",
+    "overloaded": f"Nothing was done. {_SAME_KEY} as `Retry-After` says, backing off as you "
+    "repeat.",
+    "unavailable": f"{_SAME_KEY} as `Retry-After` says.",
+    "internal-error": f"{_SAME_KEY}, once. If it fails again, tell us the `request_id`.",
 }

@@ -28,7 +28,7 @@ the same `Idempotency-Key`: it is answered, never done twice. 202 means that the
 known yet: read the payment again later; it is never a failure."""
 
 # What every route may answer, in the order in which a request meets it.
-_EVERYWHERE = (
+EVERYWHERE = (
     "malformed-request",
     "invalid-request",
     "not-acceptable",
@@ -242,7 +242,7 @@ def _answer(route: Route, status: int, type_: Any, schemas: _Schemas) -> dict[st
 
 def _problems(route: Route) -> dict[int, list[Kind]]:
     """Return every problem the route can answer by status, statuses in order."""
-    slugs = [*_EVERYWHERE, *route.problems]
+    slugs = [*EVERYWHERE, *route.problems]
     if "{" in route.path:
         slugs.append("not-found")
     # A POST may carry bytes that its handler reads raw, so it meets what bodies meet.

@@ -14,9 +14,10 @@ from importlib.resources import files
 from typing import Any
 
 from gateway.kernel.http.advice import ADVICE
-from gateway.kernel.http.openapi import problem_example
+from gateway.kernel.http.messages import JSON, PROBLEM_JSON
+from gateway.kernel.http.openapi import EVERYWHERE, FORM, problem_example
 from gateway.kernel.http.problems import KINDS, Kind
-from gateway.kernel.http.samples import sample
+from gateway.kernel.http.samples import id_of, sample
 
 __all__ = ["ADVICE", "POLICY", "docs", "problem", "problems"]
 
@@ -28,10 +29,7 @@ POLICY = (
 )
 _AGAIN = ' <em class="again">again</em>'
 _METHODS = ("get", "post", "put", "patch", "delete")
-_BODY_TITLES = {
-    "application/json": "Body",
-    "application/x-www-form-urlencoded": "Form",
-}
+_BODY_TITLES = {JSON: "Body", FORM: "Form"}
 
 
 def _shell(title: str, nav: str, main: str, kind: str) -> str:
@@ -236,26 +234,32 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _responses(responses: Mapping[str, Any]) -> str:
-    rows = []
+    own: list[str] = []
+    shared: list[str] = []
     for status, answer in responses.items():
         content = answer.get("content", {})
-        codes = content.get("application/problem+json", {}).get("examples", {})
+        codes = content.get(PROBLEM_JSON, {}).get("examples", {})
         shown = _answer_types(content)
         if codes:
             links = " ".join(_problem_link(slug) for slug in codes)
             shown.append(f'<div class="codes">{links}</div>')
-        rows.append(
+        row = (
             f'<tr><th><b class="status s{status[0]}">{status}</b></th>'
             f"<td>{'<br>'.join(shown) or 'no body'}</td></tr>"
         )
-    return f"<h4>Answers</h4><table>{''.join(rows)}</table>"
+        is_shared = bool(codes) and set(codes) <= set(EVERYWHERE) and len(shown) == 1
+        (shared if is_shared else own).append(row)
+    return (
+        f"<h4>Answers</h4><table>{''.join(own)}</table><details><summary>and what every route may "
+        f"answer</summary><table>{''.join(shared)}</table></details>"
+    )
 
 
 def _answer_types(content: Mapping[str, Any]) -> list[str]:
     return [
-        _type(one["schema"]) if media_type == "application/json" else escape(media_type)
+        _type(one["schema"]) if media_type == JSON else escape(media_type)
         for media_type, one in content.items()
-        if media_type != "application/problem+json"
+        if media_type != PROBLEM_JSON
     ]
 
 
@@ -265,29 +269,38 @@ def _problem_link(slug: str) -> str:
 
 def _curl(method: str, path: str, operation: dict[str, Any], document: Mapping[str, Any]) -> str:
     schemas = document["components"]["schemas"]
-    shown_path = re.sub(r"{(\w+)}", lambda one: str(sample({"type": "string"}, {}, one[1])), path)
+    shown_path = _filled(path)
     query = "&".join(
         f"{one['name']}={sample(one['schema'], schemas, one['name'])}"
         for one in operation["parameters"]
         if one.get("in") == "query" and one["required"]
     )
-    url = f"$OQIM{shown_path}{'?' + query if query else ''}"
-    lines = [f"curl{' -X ' + method.upper() if method not in ('get', 'post') else ''} '{url}'"]
+    content = operation.get("requestBody", {}).get("content", {})
+    # curl makes a POST of whatever has a body, and a GET of the rest.
+    verb = "" if method == ("post" if content else "get") else f" -X {method.upper()}"
+    lines = [f'curl{verb} "$OQIM{shown_path}{"?" + query if query else ""}"']
     if operation["security"]:
         lines.append('-H "Authorization: Bearer $TOKEN"')
     if any(one.get("$ref", "").endswith("/IdempotencyKey") for one in operation["parameters"]):
         lines.append('-H "Idempotency-Key: $(uuidgen)"')
-    content = operation.get("requestBody", {}).get("content", {})
     for media_type, one in content.items():
         value = sample(one["schema"], schemas)
-        if media_type == "application/json":
+        if media_type == JSON:
             lines.append("-H 'Content-Type: application/json'")
             lines.append("-d '" + json.dumps(_without_nulls(value), indent=2) + "'")
         else:
             lines.extend(f"-d {name}={text}" for name, text in _without_nulls(value).items())
-    if method == "post" and not content:
-        lines[0] = lines[0].replace("curl", "curl -X POST", 1)
-    return " \\\n  ".join(lines).replace("'$OQIM", "$OQIM'")
+    return " \\\n  ".join(lines)
+
+
+def _filled(path: str) -> str:
+    segments = path.split("/")
+    for place, segment in enumerate(segments):
+        if segment == "{id}":
+            segments[place] = id_of(segments[place - 1])
+        elif segment.startswith("{"):
+            segments[place] = sample({"type": "string"}, {}, segment[1:-1])
+    return "/".join(segments)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -298,7 +311,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _example_answer(responses: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     for status, answer in responses.items():
-        content = answer.get("content", {}).get("application/json")
+        content = answer.get("content", {}).get(JSON)
         if content and status.startswith("2"):
             schema = content["schema"]
             if _resolved(schema, document).get("properties"):

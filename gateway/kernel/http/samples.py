@@ -9,7 +9,6 @@ DEPTH_MAX = 6
 _ID = "01JZ8QK0Y3V5N6W7X8Z9A0B1C2"
 # What the words of the API look like; a name that is not here gets a value of its type.
 _BY_NAME: dict[str, Any] = {
-    "id": f"pay_{_ID}",
     "card": f"card_{_ID}",
     "merchant": f"mer_{_ID}",
     "connector": "humo",
@@ -54,6 +53,19 @@ _BY_NAME: dict[str, Any] = {
     "next_cursor": None,
     "quote_id": None,
 }
+# Whose id it is, by the beginning of the schema's name or of the path's segment before it.
+_OWNERS = {
+    "attempt": "att_",
+    "card": "card_",
+    "challenge": "chl_",
+    "event": "evt_",
+    "merchant": "mer_",
+    "proposal": "prp_",
+    "refund": "rfd_",
+    "session": "ses_",
+    "user": "usr_",
+    "webhook": "whk_",
+}
 _PREFIXES = {
     "challenge_id": "chl_",
     "session_id": "ses_",
@@ -71,8 +83,9 @@ def sample(schema: Schema, components: Mapping[str, Schema], name: str = "", dep
         name: of the member the value is for; the API's own words have values of their own.
     """
     if "$ref" in schema:
-        target = components[schema["$ref"].rpartition("/")[2]]
-        return sample(target, components, name, depth)
+        title = schema["$ref"].rpartition("/")[2]
+        # The title names whose id is meant.
+        return sample({"title": title, **components[title]}, components, name, depth)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -108,10 +121,21 @@ def _known(schema: Schema, name: str) -> Any:
 def _object(schema: Schema, components: Mapping[str, Schema], depth: int) -> dict[str, Any]:
     if depth >= DEPTH_MAX:
         return {}
-    return {
+    members = {
         name: sample(one, components, name, depth + 1)
         for name, one in schema.get("properties", {}).items()
     }
+    if isinstance(members.get("id"), str):
+        members["id"] = id_of(schema.get("title", ""))
+    return members
+
+
+def id_of(owner: str) -> str:
+    """Return an id such as the owner's: a schema's name, or a collection's in a path."""
+    for word, prefix in _OWNERS.items():
+        if owner.lower().startswith(word):
+            return prefix + _ID
+    return f"pay_{_ID}"
 
 
 def _scalar(schema: Schema, name: str) -> Any:

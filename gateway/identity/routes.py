@@ -1,0 +1,202 @@
+"""HTTP in and out of identity."""
+
+from gateway.core import rfc3339
+from gateway.identity.model import (
+    AskChallenge,
+    ChallengeAnswer,
+    Introspection,
+    Jwks,
+    OneTokenForm,
+    Page,
+    Revoked,
+    ServerMetadata,
+    SessionAnswer,
+    SessionList,
+    TokenAnswer,
+    TokenForm,
+)
+from gateway.identity.service import IdentityService
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.messages import Request, Response, json_response
+from gateway.kernel.http.problems import Problem
+from gateway.kernel.http.read import body_as, form_as, no_body, query_as
+from gateway.kernel.http.routes import Route
+
+_LIST = "sessions"
+# Errors of OAuth are not cached, nor is any answer with a token (RFC 6749, 5.1).
+_NO_STORE = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))
+_PUBLIC_FOR_A_WHILE = (("Cache-Control", "public, max-age=60"),)
+_OTP = ("otp-invalid", "otp-expired", "otp-already-used", "otp-locked")
+_FORM = ("invalid-request", "unsupported-media-type")
+
+
+class _Handlers:
+    def __init__(self, identity: IdentityService, cursors: Cursors) -> None:
+        self._identity = identity
+        self._cursors = cursors
+
+    async def ask_challenge(self, request: Request) -> Response:
+        asked = body_as(request, AskChallenge)
+        challenge = await self._identity.ask_challenge(asked.phone)
+        answer = ChallengeAnswer(
+            challenge.id, rfc3339(challenge.expires_at_ms), rfc3339(challenge.resend_at_ms)
+        )
+        return json_response(201, answer)
+
+    async def token(self, request: Request) -> Response:
+        form = form_as(request, TokenForm)
+        answer = await self._identity.grant(form, request.header("authorization"))
+        return json_response(200, answer, _NO_STORE)
+
+    async def revoke(self, request: Request) -> Response:
+        form = form_as(request, OneTokenForm)
+        await self._identity.revoke(form, request.header("authorization"))
+        return json_response(200, {}, _NO_STORE)
+
+    async def introspect(self, request: Request) -> Response:
+        form = form_as(request, OneTokenForm)
+        answer = await self._identity.introspect(form, request.header("authorization"))
+        return json_response(200, answer, _NO_STORE)
+
+    async def jwks(self, request: Request) -> Response:
+        return json_response(200, self._identity.jwks(), _PUBLIC_FOR_A_WHILE)
+
+    async def metadata(self, request: Request) -> Response:
+        return json_response(200, self._identity.metadata(), _PUBLIC_FOR_A_WHILE)
+
+    async def list_sessions(self, request: Request) -> Response:
+        page = query_as(request, Page)
+        who = request.who
+        before = None
+        if page.cursor is not None:
+            before = self._cursors.decode(page.cursor, list_name=_LIST, bound_to=who.sub)
+        sessions = await self._identity.sessions.page(who.sub, before=before, limit=page.limit + 1)
+        shown = sessions[: page.limit]
+        following = None
+        if len(sessions) > page.limit:
+            following = self._cursors.encode(shown[-1].id, list_name=_LIST, bound_to=who.sub)
+        data = [
+            SessionAnswer(
+                one.id,
+                one.client_id,
+                one.device_id,
+                one.device_name,
+                one.id == who.sid,
+                rfc3339(one.created_at_ms),
+                rfc3339(one.last_used_at_ms),
+            )
+            for one in shown
+        ]
+        return json_response(200, SessionList(data, following))
+
+    async def end_session(self, request: Request) -> Response:
+        no_body(request)
+        session_id = request.params["id"]
+        if not await self._identity.sessions.end(session_id, user_id=request.who.sub):
+            raise Problem("not-found", "There is no such session.")
+        return Response(204, b"")
+
+    async def end_other_sessions(self, request: Request) -> Response:
+        no_body(request)
+        who = request.who
+        ended = await self._identity.sessions.end_others(user_id=who.sub, session_id=who.sid)
+        return json_response(200, Revoked(ended))
+
+
+def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
+    """Return the routes of identity."""
+    handlers = _Handlers(identity, cursors)
+    return [
+        Route(
+            method="POST",
+            path="/v1/auth/challenges",
+            handler=handlers.ask_challenge,
+            summary="Send a one-time code to a phone",
+            tag="Identity",
+            scope=None,
+            body=AskChallenge,
+            answers={201: ChallengeAnswer},
+            problems=("invalid-phone", "rate-limited", "otp-locked"),
+        ),
+        Route(
+            method="POST",
+            path="/oauth/token",
+            handler=handlers.token,
+            summary="Exchange a one-time code, a refresh token or client credentials for tokens",
+            tag="Identity",
+            scope=None,
+            form=TokenForm,
+            answers={200: TokenAnswer},
+            problems=(*_FORM, "invalid-client", "invalid-grant", "unsupported-grant-type", *_OTP),
+        ),
+        Route(
+            method="POST",
+            path="/oauth/revoke",
+            handler=handlers.revoke,
+            summary="Revoke an access token, or the session of a refresh token",
+            tag="Identity",
+            scope=None,
+            form=OneTokenForm,
+            answers={200: dict[str, str]},
+            problems=(*_FORM, "invalid-client"),
+        ),
+        Route(
+            method="POST",
+            path="/oauth/introspect",
+            handler=handlers.introspect,
+            summary="Say whether a token of the calling client is active",
+            tag="Identity",
+            scope=None,
+            form=OneTokenForm,
+            answers={200: Introspection},
+            problems=(*_FORM, "invalid-client"),
+        ),
+        Route(
+            method="GET",
+            path="/.well-known/jwks.json",
+            handler=handlers.jwks,
+            summary="Public keys of access tokens",
+            tag="Identity",
+            scope=None,
+            answers={200: Jwks},
+        ),
+        Route(
+            method="GET",
+            path="/.well-known/oauth-authorization-server",
+            handler=handlers.metadata,
+            summary="Authorization server metadata",
+            tag="Identity",
+            scope=None,
+            answers={200: ServerMetadata},
+        ),
+        Route(
+            method="GET",
+            path="/v1/sessions",
+            handler=handlers.list_sessions,
+            summary="List the devices that are logged in",
+            tag="Sessions",
+            scope="sessions:read",
+            query=Page,
+            answers={200: SessionList},
+            problems=("invalid-query", "invalid-cursor"),
+        ),
+        Route(
+            method="DELETE",
+            path="/v1/sessions/{id}",
+            handler=handlers.end_session,
+            summary="Log a device out",
+            tag="Sessions",
+            scope="sessions:write",
+            answers={204: None},
+            problems=("not-found",),
+        ),
+        Route(
+            method="POST",
+            path="/v1/sessions/revoke-others",
+            handler=handlers.end_other_sessions,
+            summary="Log every other device out",
+            tag="Sessions",
+            scope="sessions:write",
+            answers={200: Revoked},
+        ),
+    ]

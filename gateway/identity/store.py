@@ -1,0 +1,56 @@
+"""SQL of sessions and refresh tokens."""
+
+from datetime import UTC, datetime
+
+ADD_SESSION = """
+INSERT INTO sessions (id, user_id, client_id, device_id, device_name, created_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+ADD_REFRESH = """
+INSERT INTO refresh_tokens (token_hash, session_id, device_id, expires_at, created_at)
+VALUES ($1, $2, $3, $4, $5)
+"""
+# Two uses of one token meet here: the second waits and then sees what the first did.
+LOCK_REFRESH = """
+SELECT r.device_id, r.successor, r.used_at, r.expires_at,
+       s.id AS session_id, s.user_id, s.client_id, s.ended_at
+FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+WHERE r.token_hash = $1 FOR UPDATE OF s, r
+"""
+GET_REFRESH = """
+SELECT r.used_at, r.expires_at, s.id AS session_id, s.user_id, s.client_id, s.ended_at
+FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.token_hash = $1
+"""
+USE_REFRESH = "UPDATE refresh_tokens SET used_at = $2, successor = $3 WHERE token_hash = $1"
+PRUNE_REFRESH = "DELETE FROM refresh_tokens WHERE session_id = $1 AND expires_at < $2"
+GET_BEARER = """
+SELECT u.tier, c.channel, c.scopes FROM users u, clients c WHERE u.id = $1 AND c.id = $2
+"""
+LIST_SESSIONS = """
+SELECT s.id, s.client_id, s.device_id, s.device_name, s.created_at,
+       (SELECT max(r.created_at) FROM refresh_tokens r WHERE r.session_id = s.id) AS last_used_at
+FROM sessions s
+WHERE s.user_id = $1 AND s.ended_at IS NULL AND ($2::text IS NULL OR s.id < $2)
+  AND EXISTS (SELECT FROM refresh_tokens r
+              WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > $3)
+ORDER BY s.id DESC LIMIT $4
+"""
+GET_OWN_SESSION = "SELECT id FROM sessions WHERE id = $1 AND user_id = $2"
+# Locked in order of id, so that two who end each other's sessions never wait for one another.
+LOCK_OTHER_SESSIONS = """
+SELECT id FROM sessions WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL
+ORDER BY id FOR UPDATE
+"""
+END_SESSIONS = """
+UPDATE sessions SET ended_at = $2 WHERE id = ANY($1::text[]) AND ended_at IS NULL RETURNING id
+"""
+
+
+def moment(at_ms: int) -> datetime:
+    """Return Unix milliseconds as the database's time."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC)
+
+
+def millis(at: datetime) -> int:
+    """Return the database's time as Unix milliseconds."""
+    return round(at.timestamp() * 1_000)

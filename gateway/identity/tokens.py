@@ -1,0 +1,82 @@
+"""Access tokens as they are issued (RFC 9068, EdDSA). Verifying them is the core's."""
+
+import copy
+import secrets
+from collections.abc import Iterable
+
+from joserfc import jwt
+from joserfc.jws import JWSRegistry
+
+from gateway.identity.keys import SigningKeys
+from gateway.kernel.clock import Clock
+from gateway.settings import Identity
+
+# No token lives longer: a revocation is kept for as long as a token it refuses may live.
+ACCESS_TOKEN_TTL_S_MAX = 12 * 3_600
+
+
+def _only_eddsa() -> JWSRegistry:
+    """Return a registry in which EdDSA is not warned of.
+
+    RFC 9864 renames the algorithm to Ed25519, and the library warns of the old name at each token;
+    verifiers of RFC 9068 tokens in use know the old one.
+    """
+    registry = JWSRegistry(algorithms=["EdDSA"])
+    quiet = copy.copy(JWSRegistry.algorithms["EdDSA"])
+    quiet.security_warning = None
+    registry.algorithms = {"EdDSA": quiet}
+    return registry
+
+
+class Tokens:
+    """Issues access tokens. It asks nobody whether it should."""
+
+    def __init__(self, *, keys: SigningKeys, settings: Identity, clock: Clock) -> None:
+        self._keys = keys
+        self._settings = settings
+        self._clock = clock
+        self._registry = _only_eddsa()
+
+    def issue(
+        self,
+        *,
+        sub: str,
+        client_id: str,
+        scope: Iterable[str],
+        sid: str = "",
+        tier: str = "",
+        channel: str,
+        device: str = "",
+        ttl_s: int | None = None,
+    ) -> str:
+        """Return a signed token.
+
+        Args:
+            sub: `usr_...`, `mer_...` or an operator's id.
+            scope: what it permits.
+            sid: the session; "" for servers and operators, who have none.
+            tier: identification level of a customer; "" for others.
+            channel: `mobile`, `api` or `console`.
+            device: the session's device; "" without a session.
+            ttl_s: seconds it lives, 1 to `ACCESS_TOKEN_TTL_S_MAX`; the setting's by default.
+        """
+        lives_s = self._settings.access_token_ttl_s if ttl_s is None else ttl_s
+        if not 1 <= lives_s <= ACCESS_TOKEN_TTL_S_MAX:
+            raise ValueError(f"a token lives 1 to {ACCESS_TOKEN_TTL_S_MAX} s")
+        kid, key = self._keys.current
+        now_s = self._clock() // 1_000
+        claims: dict[str, str | int] = {
+            "iss": self._settings.issuer,
+            "aud": self._settings.audience,
+            "sub": sub,
+            "client_id": client_id,
+            "scope": " ".join(scope),
+            "jti": secrets.token_urlsafe(16),
+            "iat": now_s,
+            "exp": now_s + lives_s,
+            "channel": channel,
+        }
+        optional = {"sid": sid, "tier": tier, "device": device}
+        claims.update({name: value for name, value in optional.items() if value})
+        header = {"alg": "EdDSA", "typ": "at+jwt", "kid": kid}
+        return jwt.encode(header, claims, key, registry=self._registry)

@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import asyncpg
 import redis.asyncio
@@ -17,11 +19,25 @@ from connectors.spi import CallbackEvent, Connector, Merchant
 from gateway.cards.directory import Directory
 from gateway.cards.vault import Vault
 from gateway.core import Core, check_version
+from gateway.identity.challenges import Challenges
+from gateway.identity.clients import Clients
+from gateway.identity.codes import Codes
+from gateway.identity.keys import SigningKeys
+from gateway.identity.messages import routes as sandbox_routes
+from gateway.identity.messenger import RedisMessenger
+from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.routes import routes as identity_routes
+from gateway.identity.service import IdentityService
+from gateway.identity.sessions import Sessions
+from gateway.identity.tokens import Tokens
+from gateway.identity.users import Users
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.routes import Route, RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.http.system import Check
+from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.secrets import Keys
 from gateway.payments import connectors as loading
@@ -122,6 +138,63 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
     )
 
 
+@dataclass(slots=True)
+class IdentityRoom:
+    """The objects of the identity room."""
+
+    service: IdentityService
+    tokens: Tokens
+    sessions: Sessions
+    clients: Clients
+    codes: Codes
+    messenger: RedisMessenger
+    routes: list[Route]
+
+
+async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
+    """Build identity and start it: keys and revocations are read before it answers."""
+    settings, pool, clock = ground.settings.identity, ground.pool, ground.clock
+    signing = SigningKeys(pool=pool, vault=ground.vault, core=ground.core, clock=clock)
+    tokens = Tokens(keys=signing, settings=settings, clock=clock)
+    clients = Clients(pool=pool)
+    codes = Codes(key=ground.keys.codes, length=settings.code_length)
+    messenger = RedisMessenger(redis=ground.redis, clock=clock)
+    revocations = RevocationLog(clock=clock)
+    feed = RevocationFeed(pool=pool, core=ground.core, clock=clock)
+    sessions = Sessions(
+        pool=pool,
+        vault=ground.vault,
+        log=revocations,
+        feed=feed,
+        settings=settings,
+        clock=clock,
+    )
+    service = IdentityService(
+        pool=pool,
+        core=ground.core,
+        clock=clock,
+        settings=settings,
+        keys=signing,
+        tokens=tokens,
+        clients=clients,
+        users=Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier),
+        challenges=Challenges(
+            redis=ground.redis, messenger=messenger, codes=codes, settings=settings, clock=clock
+        ),
+        sessions=sessions,
+        revocations=revocations,
+        feed=feed,
+    )
+    await service.start()
+    stack.push_async_callback(service.close)
+    routes = identity_routes(identity=service, cursors=ground.cursors)
+    return IdentityRoom(service, tokens, sessions, clients, codes, messenger, routes)
+
+
+async def ignore_advice(name: str, event: CallbackEvent) -> None:
+    """Take an advice that nobody here waits for: a worker hears it again."""
+
+
 async def open_connectors(
     ground: Ground, stack: AsyncExitStack, on_advice: loading.OnAdvice
 ) -> dict[str, Connector]:
@@ -183,9 +256,7 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
         worker=worker,
     )
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
-    recovery = Recovery(
-        pool, payments, actions, ground.metrics, settings.recovery, worker=worker
-    )
+    recovery = Recovery(pool, payments, actions, ground.metrics, settings.recovery, worker=worker)
     handlers = PaymentRoutes(
         core=core,
         supply=supply,
@@ -200,6 +271,32 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     stack.push_async_callback(payments.drain)
     routes = payment_routes(handlers, payments)
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
+
+
+def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check]:
+    """What must be usable before a request is worth sending here."""
+
+    async def database() -> bool:
+        return bool(await ground.pool.fetchval("SELECT true"))
+
+    async def sessions() -> bool:
+        return bool(await ground.redis.ping())
+
+    async def revocations() -> bool:
+        return ground.core.check_feed(ground.clock()) is None
+
+    def connector(one: Connector) -> Check:
+        async def is_ready() -> bool:
+            return one.is_ready()
+
+        return is_ready
+
+    checks: dict[str, Check] = {
+        "database": database,
+        "redis": sessions,
+        "revocations": revocations,
+    }
+    return checks | {f"connector {name}": connector(one) for name, one in connectors.items()}
 
 
 def _expose(metrics: Metrics, journal: Journal) -> None:
@@ -218,8 +315,18 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     check_version()
     async with AsyncExitStack() as stack:
         ground = await open_ground(settings, keys, stack)
-        room = await _open_payments(ground, stack)
-        table = RouteTable(room.routes)
+        identity = await open_identity(ground, stack)
+        payments = await _open_payments(ground, stack)
+        routes = [*identity.routes, *payments.routes]
+        if settings.is_sandbox:
+            routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))
+        routes += system_routes(
+            routes,
+            version=version("oqim"),
+            metrics=ground.metrics,
+            checks=_checks(ground, payments.connectors),
+        )
+        table = RouteTable(routes)
         yield HttpFront(
             table,
             ground.core,

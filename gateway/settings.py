@@ -158,9 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def _number(
-    environment: Mapping[str, str], name: str, default: int, *, low: int, high: int
-) -> int:
+def _number(environment: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:
     text = environment.get(name, "")
     if not text:
         return default
@@ -177,9 +175,7 @@ def _override(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
             tables.get(section, {})["url"] = environment[name]
 
 
-def _connector_settings(
-    folder: Path, environment: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
+def _connector_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = _read(folder / "connectors.toml")
     text = environment.get("OQIM_CONNECTORS", "")
     if text:

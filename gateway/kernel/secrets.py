@@ -1,7 +1,7 @@
 """Keys that must never be in the database or in a log: read once from a file only we can read.
 
 The file is JSON: `{"vault": {"1": base64}, "lookup": base64, "quote": base64, "cursor": base64,
-"callbacks": {connector: "whsec_..."}}`. A bank provides it (`OQIM_KEYS_FILE`); the sandbox makes
+"codes": base64, "callbacks": {connector: "whsec_..."}}`. A bank provides it (`OQIM_KEYS_FILE`); the sandbox makes
 one in its data folder.
 """
 
@@ -22,6 +22,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lookup: HMAC key by which a card number is found again.
         quote: HMAC key that seals quotes.
         cursor: HMAC key that seals list cursors.
+        codes: HMAC key under which one-time codes are kept.
         callbacks: Standard Webhooks secret of each connector that calls back.
     """
 
@@ -29,6 +30,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lookup: bytes
     quote: bytes
     cursor: bytes
+    codes: bytes
     callbacks: dict[str, str]
 
     def __repr__(self) -> str:
@@ -61,6 +63,7 @@ def create(path: Path, connectors: list[str]) -> Keys:
         lookup=secrets.token_bytes(32),
         quote=secrets.token_bytes(32),
         cursor=secrets.token_bytes(32),
+        codes=secrets.token_bytes(32),
         callbacks={
             name: "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
             for name in connectors

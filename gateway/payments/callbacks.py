@@ -114,7 +114,5 @@ class Callbacks:
                 return "conflict"
             return "ignored"
         was_open = attempt.is_open
-        await self._payments.settle(
-            attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S
-        )
+        await self._payments.settle(attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S)
         return "applied" if was_open else "ignored"

@@ -19,9 +19,7 @@ class Instructions:
         acceptor: the bank's own card acceptor, for what has no merchant.
     """
 
-    def __init__(
-        self, core: Core, directory: Directory, vault: Vault, acceptor: Merchant
-    ) -> None:
+    def __init__(self, core: Core, directory: Directory, vault: Vault, acceptor: Merchant) -> None:
         self._core = core
         self._directory = directory
         self._vault = vault
@@ -59,9 +57,7 @@ class Instructions:
         if payment.destination_card_id is not None:
             return await self._directory.card(payment.destination_card_id)
         assert payment.destination_pan is not None, "a destination is a card or a number"
-        pan = self._vault.open(
-            payment.destination_pan, bound_to=destination_binding(payment.id)
-        )
+        pan = self._vault.open(payment.destination_pan, bound_to=destination_binding(payment.id))
         return CardData(scheme=self._core.scheme_of(pan) or "", pan=pan)
 
     def seal_destination(self, payment_id: str, pan: str) -> bytes:

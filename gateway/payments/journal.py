@@ -357,9 +357,7 @@ class Journal:
                     )
                 if not ready:
                     return deferred
-                row = await connection.fetchrow(
-                    RECORD_FACTS, *self._fact_columns(ready, staged)
-                )
+                row = await connection.fetchrow(RECORD_FACTS, *self._fact_columns(ready, staged))
         except asyncpg.PostgresError as error:
             if staged is not None:
                 self._core.roll_back(staged)
@@ -434,9 +432,7 @@ class Journal:
             again += await self._write_facts(half, is_locked=is_locked)
         return again
 
-    async def _look_up_facts(
-        self, entries: list[Entry[Fact, None]], error: BaseException
-    ) -> None:
+    async def _look_up_facts(self, entries: list[Entry[Fact, None]], error: BaseException) -> None:
         """A fact is written when its payment's version is the next one, or a later."""
         log.warning("a commit's outcome was looked up", facts=len(entries), error=str(error))
         ids = [entry.item.payment.id for entry in entries]
@@ -455,9 +451,7 @@ class Journal:
             else:
                 entry.fail(VersionMoved(payment.id))
 
-    def _fact_columns(
-        self, entries: list[Entry[Fact, None]], staged: Staged | None
-    ) -> list[Any]:
+    def _fact_columns(self, entries: list[Entry[Fact, None]], staged: Staged | None) -> list[Any]:
         facts = [entry.item for entry in entries]
         payments = [fact.payment for fact in facts]
         attempts = [pair for fact in facts for pair in fact.attempts]

@@ -23,9 +23,7 @@ class Reads:
         """Return a payment that `who` may see, or None."""
         return await self._whole(store.GET_VISIBLE, payment_id, who)
 
-    async def _whole(
-        self, statement: str, *arguments: str
-    ) -> tuple[Payment, list[Attempt]] | None:
+    async def _whole(self, statement: str, *arguments: str) -> tuple[Payment, list[Attempt]] | None:
         async with (
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),

@@ -24,9 +24,7 @@ class Replays:
         if stored is None:
             return None
         if stored.fingerprint != fingerprint:
-            raise Problem(
-                "idempotency-key-reused", "Use a new key for a new request."
-            )
+            raise Problem("idempotency-key-reused", "Use a new key for a new request.")
         if stored.status is None or stored.body is None:
             raise Problem(
                 "idempotency-in-progress", "Wait, then repeat the request with the same key."

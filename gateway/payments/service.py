@@ -210,9 +210,7 @@ class Payments:
             log.warning("an outcome waits for recovery", payment=payment.id, reason=str(error))
             return _accepted(payment, attempts)
 
-    async def _send_legs(
-        self, payment: Payment, attempts: list[Attempt], scope: bytes
-    ) -> Response:
+    async def _send_legs(self, payment: Payment, attempts: list[Attempt], scope: bytes) -> Response:
         """Send leg after leg until the payment has ended or nobody can say."""
         while True:
             attempt = attempts[-1]
@@ -264,9 +262,7 @@ class Payments:
             following = None
             if result.outcome.is_approved and attempt.leg < len(payment.legs):
                 sequence = await self._sequences.next()
-                following = outcomes.new_attempt(
-                    payment, attempt.leg + 1, sequence, self._clock()
-                )
+                following = outcomes.new_attempt(payment, attempt.leg + 1, sequence, self._clock())
             try:
                 concluded = outcomes.conclude(
                     payment,
@@ -295,9 +291,7 @@ class Payments:
             return Settled(fact.payment, after, step, body)
         raise Unavailable("the payment is being settled elsewhere")
 
-    async def settle(
-        self, attempt: Attempt, result: Result, *, source: str, wait_s: float
-    ) -> None:
+    async def settle(self, attempt: Attempt, result: Result, *, source: str, wait_s: float) -> None:
         """Apply what became known of an attempt, and do what follows from it."""
         payment, attempts = await self._reads.whole(attempt.payment_id)
         settled = await self._settle(

@@ -38,9 +38,7 @@ class Supply:
             await self._reads.submit(answer)
         raise RuntimeError("the core's caches are too small for one decision")
 
-    async def _read(
-        self, batch: list[Entry[Missing, None]]
-    ) -> list[Entry[Missing, None]]:
+    async def _read(self, batch: list[Entry[Missing, None]]) -> list[Entry[Missing, None]]:
         cards = {one for entry in batch for one in entry.item.cards}
         merchants = {one for entry in batch for one in entry.item.merchants}
         subjects = {one for entry in batch for one in entry.item.subjects}

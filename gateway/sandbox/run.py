@@ -67,7 +67,7 @@ async def _start(settings: Settings, supervisor: Supervisor, progress: Progress)
                     argv=[sys.executable, "-m", "gateway", "serve"],
                     env=environment | {"OQIM_WORKER": str(number)},
                     cwd=Path.cwd(),
-                    ready=_answers(f"{base_url}/livez"),
+                    ready=_answers(f"{base_url}/readyz"),
                 )
                 for number in range(1, settings.workers + 1)
             )

@@ -5,20 +5,25 @@ read from its simulator. Everybody who is there already stays; tokens are made a
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
-import argon2
 import asyncpg
 
 from connectors.spi import CardData, Connector
 from gateway import settings as settings_module
-from gateway.app import Ground, open_connectors, open_ground, open_tokens
+from gateway.app import (
+    Ground,
+    IdentityRoom,
+    ignore_advice,
+    open_connectors,
+    open_ground,
+    open_identity,
+)
 from gateway.cards.directory import pan_binding, token_binding
-from gateway.identity.tokens import Tokens
+from gateway.identity.clients import MOBILE, new_secret
 from gateway.kernel.ids import new_id
 from gateway.kernel.secrets import Keys
 
@@ -63,10 +68,10 @@ async def seed(
     settings = settings_module.load(environment, is_sandbox=True)
     async with AsyncExitStack() as stack:
         ground = await open_ground(settings, keys, stack)
-        tokens = await open_tokens(ground)
-        connectors = await open_connectors(ground, stack)
+        identity = await open_identity(ground, stack)
+        connectors = await open_connectors(ground, stack, ignore_advice)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        seeder = _Seeder(ground, tokens, connectors, simulators, session)
+        seeder = _Seeder(ground, identity, connectors, simulators, session)
         merchant = await seeder.merchant()
         operators = [await seeder.operator(f"Operator {number}") for number in (1, 2)]
         users = await seeder.users(note)
@@ -83,13 +88,13 @@ class _Seeder:
     def __init__(
         self,
         ground: Ground,
-        tokens: Tokens,
+        identity: IdentityRoom,
         connectors: Mapping[str, Connector],
         simulators: Mapping[str, str],
         session: aiohttp.ClientSession,
     ) -> None:
         self._ground = ground
-        self._tokens = tokens
+        self._identity = identity
         self._connectors = connectors
         self._simulators = simulators
         self._session = session
@@ -121,9 +126,7 @@ class _Seeder:
             self._id("usr_"),
             phone,
         )
-        cards = {
-            scheme: await self._card(user_id, phone, scheme, number) for scheme in _PREFIXES
-        }
+        cards = {scheme: await self._card(user_id, phone, scheme, number) for scheme in _PREFIXES}
         tokens = await self._session_of(user_id)
         return {"id": user_id, "phone": phone} | tokens | {"cards": cards}
 
@@ -141,9 +144,7 @@ class _Seeder:
         card_id = self._id("card_")
         token = await self._link(CardData(scheme, pan, _EXPIRY), phone, card_id)
         sealed = ground.vault.seal(pan, bound_to=pan_binding(card_id))
-        token_sealed = (
-            ground.vault.seal(token, bound_to=token_binding(card_id)) if token else None
-        )
+        token_sealed = ground.vault.seal(token, bound_to=token_binding(card_id)) if token else None
         await ground.pool.execute(
             """
             INSERT INTO cards (id, owner, scheme, bin, last4, expiry, lookup, pan_sealed,
@@ -173,9 +174,7 @@ class _Seeder:
         url = f"{self._simulators[card.scheme]}/_sim/messages"
         async with self._session.get(url, params={"to": phone}) as reply:
             messages = await reply.json()
-        link = await connector.link_card(
-            card, challenge=check.challenge, code=messages[-1]["code"]
-        )
+        link = await connector.link_card(card, challenge=check.challenge, code=messages[-1]["code"])
         if not link.outcome.is_approved:
             raise RuntimeError(f"a sandbox card was not linked by {card.scheme}: {link.outcome}")
         return link.token
@@ -196,19 +195,13 @@ class _Seeder:
                 merchant_id,
                 *MERCHANT.values(),
             )
-        secret = secrets.token_urlsafe(32)
-        client_id = "sandbox-shop"
-        await pool.execute(
-            """
-            INSERT INTO clients (id, channel, subject, secret_hash, scopes)
-            VALUES ($1, 'api', $2, $3, $4)
-            ON CONFLICT (id) DO UPDATE SET secret_hash = excluded.secret_hash,
-                subject = excluded.subject, scopes = excluded.scopes
-            """,
-            client_id,
-            merchant_id,
-            argon2.PasswordHasher().hash(secret),
-            _MERCHANT_SCOPES,
+        client_id, secret = "sandbox-shop", new_secret()
+        await self._identity.clients.put(
+            client_id=client_id,
+            channel="api",
+            subject=merchant_id,
+            secret=secret,
+            scopes=_MERCHANT_SCOPES,
         )
         return {"id": merchant_id, "client_id": client_id, "client_secret": secret}
 
@@ -226,20 +219,34 @@ class _Seeder:
                 name,
                 _OPERATOR_SCOPES,
             )
-        token = self._tokens.issue(
+        token = self._identity.tokens.issue(
             sub=operator_id,
             client_id="console",
-            scope=" ".join(_OPERATOR_SCOPES),
-            sid="",
-            tier="",
+            scope=_OPERATOR_SCOPES,
             channel="console",
-            device="",
             ttl_s=TOKEN_TTL_S,
         )
         return {"id": operator_id, "access_token": token}
 
     async def _session_of(self, user_id: str) -> dict[str, str]:
-        raise NotImplementedError
+        """Log a user in on the sandbox's own device."""
+        grant = await self._identity.sessions.create(
+            user_id=user_id,
+            client_id=MOBILE,
+            device_id="sandbox",
+            device_name="Oqim sandbox",
+        )
+        token = self._identity.tokens.issue(
+            sub=user_id,
+            client_id=MOBILE,
+            scope=self._ground.settings.identity.mobile_scopes,
+            sid=grant.session_id,
+            tier="identified",
+            channel="mobile",
+            device=grant.device_id,
+            ttl_s=TOKEN_TTL_S,
+        )
+        return {"access_token": token, "refresh_token": grant.refresh_token}
 
 
 def with_check_digit(digits: str) -> str:

@@ -1,0 +1,298 @@
+"""The product as its users have it: `oqim sandbox` in a process of its own, and a client.
+
+Everything goes through the public door; the database is read only to look, never to arrange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+
+from gateway.sandbox.datadir import free_port
+from tests.services import open_folder
+
+READY_WITHIN_S = 60.0
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer: status, headers with names in lower case, raw body, and the body read."""
+
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def code(self) -> str | None:
+        """The slug of a problem."""
+        is_problem = self.headers["content-type"] == "application/problem+json"
+        return self.body["code"] if is_problem else None
+
+
+def new_key() -> str:
+    """Return an idempotency key never used before."""
+    return f"test-{secrets.token_hex(8)}-{next(_numbers)}"
+
+
+@dataclass(slots=True)
+class House:
+    """A running sandbox and a client of it.
+
+    Args:
+        process: the `oqim sandbox` process; None while it is killed.
+    """
+
+    data_dir: Path
+    environment: dict[str, str]
+    http: aiohttp.ClientSession
+    process: subprocess.Popen[bytes] | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+
+    # The process ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the sandbox and wait until it says that it is ready."""
+        told = self.data_dir / "sandbox.json"
+        told.unlink(missing_ok=True)
+        with (self.data_dir / "sandbox.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "sandbox"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        await until(lambda: told.exists() or self._died(), within_s=READY_WITHIN_S)
+        assert told.exists(), (self.data_dir / "sandbox.log").read_text()
+        self.description = json.loads(told.read_text())
+
+    def _died(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    async def stop(self) -> int:
+        """Ask it to stop, as Ctrl-C does; returns its exit code."""
+        assert self.process is not None, "it runs"
+        self.process.send_signal(signal.SIGINT)
+        code = await asyncio.to_thread(self.process.wait, 60)
+        self.process = None
+        return code
+
+    async def kill(self) -> None:
+        """Kill it as the kernel would."""
+        assert self.process is not None, "it runs"
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait, 10)
+        self.process = None
+
+    def pids_of(self, *words: str) -> list[int]:
+        """Return the processes of this sandbox whose command line has all of `words`."""
+        found = []
+        mark = str(self.data_dir).encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            is_ours = mark in environment or mark in command
+            if is_ours and all(word.encode() in command for word in words):
+                found.append(int(entry.name))
+        return found
+
+    def worker_pids(self) -> list[int]:
+        """Return the gateway workers."""
+        return self.pids_of("-m\x00gateway\x00serve")
+
+    # The client -------------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        return str(self.description["base_url"])
+
+    def user(self, number: int) -> dict[str, Any]:
+        """Return a seeded user, 0 to 49."""
+        user: dict[str, Any] = self.description["users"][number]
+        return user
+
+    @property
+    def merchant(self) -> dict[str, str]:
+        merchant: dict[str, str] = self.description["merchant"]
+        return merchant
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Make one request.
+
+        Args:
+            body: sent as JSON when given.
+            data: sent as it is, or as a form, instead.
+            key: the Idempotency-Key.
+        """
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        if key is not None:
+            sent["Idempotency-Key"] = key
+        if body is not None:
+            data = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        async with self.http.request(
+            method, self.base_url + path, data=data, headers=sent, allow_redirects=False
+        ) as reply:
+            names = {name.lower(): value for name, value in reply.headers.items()}
+            return Reply(reply.status, names, await reply.read())
+
+    def purchase(self, user: int, scheme: str, amount: int, **changes: Any) -> dict[str, Any]:
+        """Return the body of a purchase at the seeded merchant."""
+        return {
+            "operation": "purchase",
+            "amount": amount,
+            "currency": "UZS",
+            "source": {"card": self.user(user)["cards"][scheme]},
+            "destination": {"merchant": self.merchant["id"]},
+        } | changes
+
+    def transfer(
+        self, user: int, source: str, other: int, destination: str, amount: int
+    ) -> dict[str, Any]:
+        """Return the body of a transfer between two seeded users' cards."""
+        return {
+            "operation": "transfer",
+            "amount": amount,
+            "currency": "UZS",
+            "source": {"card": self.user(user)["cards"][source]},
+            "destination": {"card": self.user(other)["cards"][destination]},
+        }
+
+    async def pay(self, user: int, body: dict[str, Any], *, key: str | None = None) -> Reply:
+        """Pay as a seeded user."""
+        token = self.user(user)["access_token"]
+        return await self.call("POST", "/v1/payments", body, token=token, key=key or new_key())
+
+    async def merchant_token(self) -> str:
+        """Return an access token of the merchant's server."""
+        reply = await self.call(
+            "POST",
+            "/oauth/token",
+            data={
+                "grant_type": "client_credentials",
+                "client_id": self.merchant["client_id"],
+                "client_secret": self.merchant["client_secret"],
+            },
+        )
+        assert reply.status == 200, reply.raw
+        return str(reply.body["access_token"])
+
+    # The processors' side -----------------------------------------------------------------------
+
+    async def simulator(self, method: str, scheme: str, path: str, body: Any = None) -> Any:
+        """Use a simulator's control URL."""
+        url = self.description["simulators"][scheme] + path
+        async with self.http.request(method, url, json=body) as reply:
+            assert reply.status < 300, await reply.text()
+            return await reply.json()
+
+    async def ledger(self, scheme: str, ref: str | None = None) -> list[dict[str, Any]]:
+        """Return what a processor holds to have happened."""
+        query = f"?ref={ref}" if ref else ""
+        entries: list[dict[str, Any]] = await self.simulator("GET", scheme, f"/_sim/ledger{query}")
+        return entries
+
+    @asynccontextmanager
+    async def fault(self, scheme: str, **fault: Any) -> AsyncIterator[None]:
+        """Arm a fault, and clear all of the scheme's afterwards."""
+        await self.simulator("POST", scheme, "/_sim/faults", fault)
+        try:
+            yield
+        finally:
+            await self.simulator("DELETE", scheme, "/_sim/faults")
+
+    async def settled(self, user: int, payment_id: str, *, within_s: float = 30.0) -> Any:
+        """Return a payment once it is no longer processing."""
+        token = self.user(user)["access_token"]
+
+        async def final() -> Any:
+            reply = await self.call("GET", f"/v1/payments/{payment_id}", token=token)
+            return reply.body if reply.body["status"] != "processing" else None
+
+        return await until(final, within_s=within_s)
+
+    # The books ----------------------------------------------------------------------------------
+
+    async def rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Read from the database."""
+        connection = await asyncpg.connect(self.description["database_url"])
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            return found
+        finally:
+            await connection.close()
+
+
+async def until(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within_s: float
+) -> Any:
+    """Return the first true answer of `condition`, asked until the time is up."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = condition()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_house(
+    *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[House]:
+    """Run a sandbox of its own, in a folder of its own, and end it."""
+    with open_folder("oqim-house-") as data_dir:
+        variables = {
+            **os.environ,
+            "OQIM_PORT": str(free_port()),
+            "OQIM_WORKERS": str(workers),
+            "OQIM_DATA_DIR": str(data_dir),
+            **(environment or {}),
+        }
+        async with aiohttp.ClientSession() as http:
+            house = House(data_dir, variables, http)
+            await house.start()
+            try:
+                yield house
+            finally:
+                if house.process is not None:
+                    await house.stop()

@@ -25,25 +25,25 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Http(_Section):
+class Http(_Section, frozen=True):
     host: str
     port: int
     body_bytes_max: int
     in_flight_max: int
 
 
-class Database(_Section):
+class Database(_Section, frozen=True):
     url: str
     pool_size_max: int
     command_timeout_s: float
 
 
-class Redis(_Section):
+class Redis(_Section, frozen=True):
     url: str
     timeout_s: float
 
 
-class CoreSettings(_Section):
+class CoreSettings(_Section, frozen=True):
     token_cache_size_max: int
     card_cache_size_max: int
     subject_cache_size_max: int
@@ -51,7 +51,7 @@ class CoreSettings(_Section):
     feed_age_s_max: float
 
 
-class Identity(_Section):
+class Identity(_Section, frozen=True):
     issuer: str
     audience: str
     access_token_ttl_s: int
@@ -66,17 +66,19 @@ class Identity(_Section):
     mobile_scopes: list[str]
 
 
-class Cards(_Section):
+class Cards(_Section, frozen=True):
     per_user_max: int
+    code_sends_max: int
+    deleted_number_kept_days: int
 
 
-class Journal(_Section):
+class Journal(_Section, frozen=True):
     batch_size_max: int
     queue_size_max: int
     hot_subject_s: float
 
 
-class Recovery(_Section):
+class Recovery(_Section, frozen=True):
     poll_s: float
     worker_lease_s: float
     retry_first_s: float
@@ -85,11 +87,11 @@ class Recovery(_Section):
     batch_size_max: int
 
 
-class Connectors(_Section):
+class Connectors(_Section, frozen=True):
     enabled: list[str]
 
 
-class _File(_Section):
+class _File(_Section, frozen=True):
     http: Http
     database: Database
     redis: Redis
@@ -101,7 +103,7 @@ class _File(_Section):
     connectors: Connectors
 
 
-class Settings(_File):
+class Settings(_File, frozen=True):
     """Everything, read once.
 
     Attributes:

@@ -105,7 +105,7 @@ class SessionList(msgspec.Struct):
     next_cursor: str | None
 
 
-class Page(msgspec.Struct, forbid_unknown_fields=True):
+class SessionsQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Query of a list."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 20

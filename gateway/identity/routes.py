@@ -7,11 +7,11 @@ from gateway.identity.model import (
     Introspection,
     Jwks,
     OneTokenForm,
-    Page,
     Revoked,
     ServerMetadata,
     SessionAnswer,
     SessionList,
+    SessionsQuery,
     TokenAnswer,
     TokenForm,
 )
@@ -65,7 +65,7 @@ class _Handlers:
         return json_response(200, self._identity.metadata(), _PUBLIC_FOR_A_WHILE)
 
     async def list_sessions(self, request: Request) -> Response:
-        page = query_as(request, Page)
+        page = query_as(request, SessionsQuery)
         who = request.who
         before = None
         if page.cursor is not None:
@@ -176,7 +176,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="List the devices that are logged in",
             tag="Sessions",
             scope="sessions:read",
-            query=Page,
+            query=SessionsQuery,
             answers={200: SessionList},
             problems=("invalid-query", "invalid-cursor"),
         ),

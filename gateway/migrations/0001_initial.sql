@@ -104,8 +104,15 @@ CREATE TABLE cards (
     code_hash     bytea,
     code_tries    smallint NOT NULL DEFAULT 0,
     code_expires_at timestamptz,
-    created_at    timestamptz NOT NULL DEFAULT now()
+    -- Codes sent since it was added or since the last lock ended.
+    code_sends    smallint NOT NULL DEFAULT 0,
+    locked_until  timestamptz,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    deleted_at    timestamptz
 );
+CREATE INDEX cards_owner ON cards (owner, id) WHERE status <> 'deleted';
+-- Deleted cards whose number is still needed to settle and refund what they paid.
+CREATE INDEX cards_to_purge ON cards (deleted_at) WHERE status = 'deleted' AND pan_sealed <> '';
 CREATE UNIQUE INDEX cards_owner_lookup ON cards (owner, lookup) WHERE status <> 'deleted';
 
 -- Payments ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Order of precedence: environment, then the files of the configuration folder. Th
 `OQIM_CONFIG_DIR`, or `config/` beside the installed packages.
 
 Environment: `OQIM_PORT`, `OQIM_WORKERS`, `OQIM_DATABASE_URL`, `OQIM_REDIS_URL`, `OQIM_DATA_DIR`,
-`OQIM_CONFIG_DIR`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml, section by section).
+`OQIM_CONFIG_DIR`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml by section).
 """
 
 import json

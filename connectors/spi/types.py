@@ -12,19 +12,19 @@ Rules every implementation keeps (`connectors.spi.contract` tests them):
 2. `sent=False` is said only when provably no byte left (connect refused, breaker open, queue full).
 3. An unrecognised processor status is `PENDING`.
 4. Every message is rebuilt from the `Instruction` alone, byte for byte where the protocol matches
-   by fields (STAN, RRN, transmission time), so that recovery after a crash names the same operation.
+   by fields (STAN, RRN, transmission time), so that recovery after a crash names the same one.
 5. `repr` and `str` of nothing here shows a PAN, a token or an expiry.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Protocol
 
 from connectors.spi.outcome import Outcome
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What an attempt asks of a processor."""
 
     PURCHASE = "purchase"  # debit the card, final
@@ -34,7 +34,7 @@ class Kind(str, Enum):
     CREDIT = "credit"  # push to a card (VISA OCT, payout)
 
 
-class SettleBy(str, Enum):
+class SettleBy(StrEnum):
     """How an unknown outcome of this processor is settled."""
 
     INQUIRY = "inquiry"
@@ -206,7 +206,7 @@ class Iso8583Codec(Protocol):
         ...
 
     def unpack(self, message: bytes) -> tuple[str, dict[int, str | bytes]]:
-        """Return MTI and fields of one whole message. Raises Iso8583Error, also on trailing bytes."""
+        """Return MTI and fields of one whole message. Raises Iso8583Error."""
         ...
 
 
@@ -265,8 +265,14 @@ class Connector(Protocol):
         """Do what `instruction.kind` says."""
         ...
 
-    async def capture(self, instruction: Instruction, *, reference: str, amount_minor: int) -> Result:
-        """Take `amount_minor` (at most the hold's) of an authorised `HOLD`; the rest is released."""
+    async def capture(
+        self, instruction: Instruction, *, reference: str, amount_minor: int
+    ) -> Result:
+        """Take `amount_minor` of an authorised `HOLD`; what is left of it is released.
+
+        Capture, cancel and refund may be asked again under the same `reference` (and `sequence`):
+        a processor that did it already is not made to do it twice.
+        """
         ...
 
     async def cancel(self, instruction: Instruction, *, reference: str) -> Result:

@@ -62,8 +62,8 @@ class Metrics(Collector):
         )
         for route, row in self._latencies.items():
             buckets, running = [], 0.0
-            for bound, number in zip((*map(str, _BUCKETS_S), "+Inf"), row[:-1], strict=True):
-                running += number
+            for bound, slot in zip((*map(str, _BUCKETS_S), "+Inf"), row[:-1], strict=True):
+                running += slot
                 buckets.append((bound, running))
             latency.add_metric([route], buckets, row[-1])
         yield latency

@@ -1,8 +1,8 @@
 """Keys that must never be in the database or in a log: read once from a file only we can read.
 
 The file is JSON: `{"vault": {"1": base64}, "lookup": base64, "quote": base64, "cursor": base64,
-"codes": base64, "callbacks": {connector: "whsec_..."}}`. A bank provides it (`OQIM_KEYS_FILE`); the sandbox makes
-one in its data folder.
+"codes": base64, "callbacks": {connector: "whsec_..."}}`. A bank provides it
+(`OQIM_KEYS_FILE`); the sandbox makes one in its data folder.
 """
 
 import base64

@@ -98,7 +98,7 @@ class Callbacks:
         attempt = await self._reads.attempt(event.reference) if event.reference else None
         if attempt is None or attempt.connector != name:
             return "parked"
-        payment, attempts = await self._reads.whole(payment_of_attempt(attempt.id))
+        payment, _ = await self._reads.whole(payment_of_attempt(attempt.id))
         told = event.amount_minor
         expected = payment.total_credit if attempt.kind == "credit" else payment.total_debit
         if (told is not None and told not in (expected, payment.total_credit)) or (

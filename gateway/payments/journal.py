@@ -241,8 +241,9 @@ class Journal:
         return self._intents_written(entries, staged, row)
 
     def _intents_written(
-        self, entries: list[Entry[Intent, OpenAnswer]], staged: Staged, row: asyncpg.Record
+        self, entries: list[Entry[Intent, OpenAnswer]], staged: Staged, row: asyncpg.Record | None
     ) -> list[Entry[Intent, OpenAnswer]]:
+        assert row is not None, "the statement answers one row"
         if row["is_fit"]:
             self._core.commit(staged)
             for entry in entries:
@@ -334,7 +335,9 @@ class Journal:
 
     async def _flush_facts(self, batch: list[Entry[Fact, None]]) -> list[Entry[Fact, None]]:
         """Facts about one payment go one after another: the second waits for the next batch."""
-        first, twins, seen = [], [], set()
+        first: list[Entry[Fact, None]] = []
+        twins: list[Entry[Fact, None]] = []
+        seen: set[str] = set()
         for entry in batch:
             payment_id = entry.item.payment.id
             (twins if payment_id in seen else first).append(entry)
@@ -348,7 +351,8 @@ class Journal:
     ) -> list[Entry[Fact, None]]:
         returning = [entry for entry in entries if entry.item.give_back is not None]
         staged: Staged | None = None
-        ready, deferred = entries, []
+        ready: list[Entry[Fact, None]] = entries
+        deferred: list[Entry[Fact, None]] = []
         try:
             async with self._pool.acquire() as connection, _maybe(connection, is_locked):
                 if returning:
@@ -367,6 +371,7 @@ class Journal:
                 self._core.roll_back(staged)
             await self._look_up_facts(ready, error)
             return deferred
+        assert row is not None, "the statement answers one row"
         if row["is_fit"]:
             if staged is not None:
                 self._core.commit(staged)

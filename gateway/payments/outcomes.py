@@ -91,7 +91,8 @@ def conclude(
         # Whatever came late, it ends reversed.
         return None
     if not current.is_open:
-        return _after_end(current, state)
+        _check_agreement(current, state)
+        return None
     payment = replace(payment)
     moved = absorb(current, result, source)
     moved.tries = attempt.tries
@@ -105,7 +106,7 @@ def conclude(
     return _declined(payment, attempts, moved, result)
 
 
-def _after_end(current: Attempt, state: str) -> None:
+def _check_agreement(current: Attempt, state: str) -> None:
     was_approved = current.state in _APPROVED_STATES
     if state == "unknown" or (was_approved and state in _APPROVED_STATES):
         return

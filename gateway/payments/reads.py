@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from gateway.kernel.ids import attempt_id
 from gateway.payments import store
 from gateway.payments.model import Action, Attempt, Payment
 
@@ -42,9 +43,7 @@ class Reads:
             rows = await connection.fetch(store.LIST_PAYMENTS, owner, before, status, limit)
             payments = [store.payment_of(row) for row in rows]
             ids = [
-                store.attempt_id(one.id, leg)
-                for one in payments
-                for leg in range(1, len(one.legs) + 1)
+                attempt_id(one.id, leg) for one in payments for leg in range(1, len(one.legs) + 1)
             ]
             attempts: dict[str, list[Attempt]] = {}
             for row in await connection.fetch(store.GET_ATTEMPTS, ids):

@@ -105,5 +105,5 @@ class Recovery:
 
     def _wait_s(self, tries: int) -> float:
         settings = self._settings
-        full = min(settings.retry_last_s, settings.retry_first_s * 2 ** min(tries, 10))
+        full = min(settings.retry_last_s, settings.retry_first_s * 2.0 ** min(tries, 10))
         return full * random.uniform(0.5, 1.0)

@@ -29,7 +29,7 @@ class Replays:
             raise Problem(
                 "idempotency-in-progress", "Wait, then repeat the request with the same key."
             )
-        headers = (_REPLAYED,)
+        headers: tuple[tuple[str, str], ...] = (_REPLAYED,)
         if stored.object_id.startswith("pay_"):
             headers = (_REPLAYED, ("Location", f"/v1/payments/{stored.object_id}"))
         return Response(stored.status, stored.body, headers)

@@ -162,7 +162,7 @@ class PaymentRoutes:
         self._cursors = cursors
 
     async def quote(self, request: Request) -> Response:
-        answer = await self._supply.decided(
+        answer: bytes | Refusal = await self._supply.decided(
             lambda: self._core.quote(
                 request.method,
                 request.path,
@@ -231,7 +231,7 @@ class PaymentRoutes:
 
     async def limits(self, request: Request) -> Response:
         query = query_as(request, LimitsQuery)
-        answer = await self._supply.decided(
+        answer: bytes | Refusal = await self._supply.decided(
             lambda: self._core.limits(
                 request.who, query.card, query.operation, request.received_at_ms
             )

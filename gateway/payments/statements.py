@@ -27,8 +27,8 @@ WITH intent AS (
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
         $8::bigint[], $9::bigint[], $10::text[], $11::integer[], $12::text[], $13::bytea[],
         $14::text[], $15::boolean[], $16::bigint[], $17::bigint[], $18::text[], $19::text[],
-        $20::integer[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::bytea[], $26::bytea[], $27::text[], $28::text[], $29::text[], $30::bigint[],
-        $31::bigint[]
+        $20::integer[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::bytea[],
+        $26::bytea[], $27::text[], $28::text[], $29::text[], $30::bigint[], $31::bigint[]
     ) AS t (
         id, owner, client_id, operation, scheme, amount_minor, currency,
         total_debit, total_credit, source_card_id, source_version, destination_card_id,

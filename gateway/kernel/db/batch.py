@@ -93,9 +93,7 @@ class GroupCommit(Generic[Item, Answer]):
         finally:
             self._task = None
 
-    async def _flush_safely(
-        self, batch: list[Entry[Item, Answer]]
-    ) -> list[Entry[Item, Answer]]:
+    async def _flush_safely(self, batch: list[Entry[Item, Answer]]) -> list[Entry[Item, Answer]]:
         try:
             return await self.flush(batch)
         except Exception as error:

@@ -73,9 +73,9 @@ class RouteTable:
         for seen, methods in same_length:
             if seen == segments:
                 return methods
-        methods: dict[str, Route] = {}
-        same_length.append((segments, methods))
-        return methods
+        fresh: dict[str, Route] = {}
+        same_length.append((segments, fresh))
+        return fresh
 
     def find(self, method: str, path: str) -> Found | list[str] | None:
         """Return the route, or the methods the path does answer, or None for no such path."""

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from gateway.core import Core, Refusal
-from gateway.kernel.clock import Clock
+from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
@@ -36,6 +36,9 @@ _AWAY = (
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
+# They must differ: see `_ProblemRequestHandler.handle_error`.
+_LINE_BYTES_MAX = 8190
+_HEADER_BYTES_MAX = 8192
 _READ_ERRORS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload-too-large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "uri-too-long",
@@ -215,12 +218,14 @@ class _ProblemRequestHandler(web.RequestHandler):
             raise ConnectionError("the answer was begun and cannot become another")
         slug = _READ_ERRORS.get(HTTPStatus(status), "malformed-request")
         if isinstance(exc, LineTooLong):
-            slug = "header-too-large"
+            # The exception says which bound was passed, and nothing else tells the two apart.
+            slug = "uri-too-long" if exc.args[1] == _LINE_BYTES_MAX else "header-too-large"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             slug = "internal-error"
             log.error("the server failed", exc_info=exc)
         problem = Problem(slug, "The request could not be read as HTTP/1.1.")
-        answer = _aiohttp_response(problem.response("-"), new_id("req_", time.time_ns() // 10**6))
+        request_id = new_id("req_", system_clock())
+        answer = _aiohttp_response(problem.response(request_id), request_id)
         answer.force_close()
         return answer
 
@@ -242,6 +247,6 @@ def make_server(front: HttpFront) -> HttpServer:
         access_log=None,
         keepalive_timeout=75.0,
         auto_decompress=False,
-        max_line_size=8190,
-        max_field_size=8190,
+        max_line_size=_LINE_BYTES_MAX,
+        max_field_size=_HEADER_BYTES_MAX,
     )

@@ -1,6 +1,7 @@
 """SQL of cards. A deleted card is there for payments it made, and for nobody else."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 
@@ -80,7 +81,7 @@ def millis(at: datetime | None) -> int:
 
 
 async def add(
-    connection: asyncpg.Connection,
+    connection: Any,
     *,
     card_id: str,
     owner: str,
@@ -90,7 +91,7 @@ async def add(
     now_ms: int,
 ) -> asyncpg.Record:
     """Insert a card that waits for verification and return its row."""
-    return await connection.fetchrow(
+    row: asyncpg.Record = await connection.fetchrow(
         ADD,
         card_id,
         owner,
@@ -105,15 +106,17 @@ async def add(
         _until(waiting),
         moment(now_ms),
     )
+    return row
 
 
 async def ask_again(
-    connection: asyncpg.Connection, *, card_id: str, wanted: Wanted, waiting: Waiting
+    connection: Any, *, card_id: str, wanted: Wanted, waiting: Waiting
 ) -> asyncpg.Record:
     """Let a card wait for another code and return its row."""
-    return await connection.fetchrow(
+    row: asyncpg.Record = await connection.fetchrow(
         ASK_AGAIN, card_id, wanted.expiry, waiting.challenge, waiting.code_hash, _until(waiting)
     )
+    return row
 
 
 def _until(waiting: Waiting) -> datetime | None:

@@ -6,7 +6,7 @@ read.
 
 import base64
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncpg
 from cryptography.exceptions import InvalidTag
@@ -97,7 +97,7 @@ class SigningKeys:
         await self.load()
         return kid
 
-    async def _add(self, connection: asyncpg.Connection) -> str:
+    async def _add(self, connection: Any) -> str:
         now_ms = self._clock()
         kid = new_id("key_", now_ms)
         private = Ed25519PrivateKey.generate()

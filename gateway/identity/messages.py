@@ -1,6 +1,7 @@
 """What only a sandbox answers: the messages that would have been sent to phones."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -54,7 +55,8 @@ class SandboxRoutes:
             MessageView(one.to, one.code, one.text, one.at, "oqim")
             for one in await self._messenger.messages(phone)
         ]
-        everything = sorted([*ours, *await self._processors(phone)], key=lambda one: one.at)
+        everything = [*ours, *await self._processors(phone)]
+        everything.sort(key=lambda one: datetime.fromisoformat(one.at), reverse=True)
         return json_response(200, MessageList(everything, None))
 
     async def _processors(self, phone: str) -> list[MessageView]:
@@ -80,7 +82,7 @@ def routes(messenger: RedisMessenger, simulators: str) -> list[Route]:
             method="GET",
             path="/sandbox/v1/messages",
             handler=handlers.messages,
-            summary="The one-time codes that would have been sent to a phone, oldest first",
+            summary="The one-time codes that would have been sent to a phone, newest first",
             tag="sandbox",
             scope=None,
             query=MessagesQuery,

@@ -7,7 +7,7 @@ nothing to its core, and once the last reading is too old the core lets no money
 import asyncio
 import contextlib
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
 import structlog
@@ -56,7 +56,7 @@ class RevocationLog:
 
     async def revoke(
         self,
-        connection: asyncpg.Connection,
+        connection: Any,
         *,
         kind: Kind,
         value: str,
@@ -65,7 +65,7 @@ class RevocationLog:
         """Add one revocation to the connection's open transaction; it counts once that commits.
 
         Args:
-            connection: in a transaction. Take row locks before: the log's lock comes last.
+            connection: of asyncpg, in a transaction; its row locks come before the log's.
             kind: a token, a session, or everything of a subject or client issued until now.
             expires_at_s: Unix seconds after which no token it refuses can be alive; by default
                 the longest life of a token from now.
@@ -147,7 +147,7 @@ class RevocationFeed:
             self._core.mark_fresh(now_ms)
         return self._core.applied_seq
 
-    async def _apply_page(self, connection: asyncpg.Connection, now_ms: int) -> int:
+    async def _apply_page(self, connection: Any, now_ms: int) -> int:
         applied = self._core.applied_seq
         rows = await connection.fetch(READ, applied, _moment(now_ms // 1_000), _PAGE_SIZE)
         for row in rows:

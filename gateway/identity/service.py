@@ -174,6 +174,7 @@ class IdentityService:
 
     async def _answer(self, grant: Grant, asked: str | None) -> TokenAnswer:
         bearer = await self._pool.fetchrow(store.GET_BEARER, grant.user_id, grant.client_id)
+        assert bearer is not None, "sessions refer to users and clients"
         scopes = _narrowed(bearer["scopes"], asked)
         token = self._tokens.issue(
             sub=grant.user_id,

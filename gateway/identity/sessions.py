@@ -8,6 +8,7 @@ has a copy: the session ends and is revoked.
 import hashlib
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 
@@ -104,7 +105,7 @@ class Sessions:
         return Grant(session_id, user_id, client_id, device_id, token)
 
     async def _add_token(
-        self, connection: asyncpg.Connection, session_id: str, device_id: str, now_ms: int
+        self, connection: Any, session_id: str, device_id: str, now_ms: int
     ) -> str:
         token = _new_token()
         expires_at = moment(now_ms + self._settings.refresh_token_ttl_s * 1_000)
@@ -128,7 +129,8 @@ class Sessions:
         now_ms = self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(store.LOCK_REFRESH, token_hash)
-            self._refresh_check(row, client_id, now_ms)
+            if row is None or not self._refresh_is_alive(row, client_id, now_ms):
+                raise _invalid_grant()
             is_stolen = self._refresh_is_stolen(row, device_id, now_ms)
             if is_stolen:
                 await self._end(connection, [row["session_id"]], now_ms)
@@ -144,13 +146,10 @@ class Sessions:
             row["session_id"], row["user_id"], row["client_id"], row["device_id"], successor
         )
 
-    def _refresh_check(
-        self, row: asyncpg.Record | None, client_id: str | None, now_ms: int
-    ) -> None:
-        if row is None or row["ended_at"] is not None or millis(row["expires_at"]) <= now_ms:
-            raise _invalid_grant()
-        if client_id not in (None, row["client_id"]):
-            raise _invalid_grant()
+    def _refresh_is_alive(self, row: asyncpg.Record, client_id: str | None, now_ms: int) -> bool:
+        if row["ended_at"] is not None or millis(row["expires_at"]) <= now_ms:
+            return False
+        return client_id in (None, row["client_id"])
 
     def _refresh_is_stolen(self, row: asyncpg.Record, device_id: str | None, now_ms: int) -> bool:
         if device_id not in (None, row["device_id"]):
@@ -160,7 +159,7 @@ class Sessions:
         return now_ms > millis(row["used_at"]) + self._settings.refresh_grace_s * 1_000
 
     async def _refresh_rotate(
-        self, connection: asyncpg.Connection, row: asyncpg.Record, token_hash: bytes, now_ms: int
+        self, connection: Any, row: asyncpg.Record, token_hash: bytes, now_ms: int
     ) -> str:
         session_id = row["session_id"]
         successor = await self._add_token(connection, session_id, row["device_id"], now_ms)
@@ -208,7 +207,7 @@ class Sessions:
         return ended
 
     async def _end(
-        self, connection: asyncpg.Connection, session_ids: list[str], now_ms: int
+        self, connection: Any, session_ids: list[str], now_ms: int
     ) -> int:
         rows = await connection.fetch(store.END_SESSIONS, session_ids, moment(now_ms))
         for row in rows:

@@ -185,6 +185,10 @@ def _connector_settings(folder: Path, environment: Mapping[str, str]) -> dict[st
             extra = json.loads(text)
         except json.JSONDecodeError as error:
             raise SettingsError(f"OQIM_CONNECTORS is not JSON: {error}") from error
-        for name, values in extra.items():
+        try:
+            merged = msgspec.convert(extra, dict[str, dict[str, Any]])
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"OQIM_CONNECTORS: {error}") from error
+        for name, values in merged.items():
             sections[name] = sections.get(name, {}) | values
     return sections

@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from tests.kernel.front import BODY_BYTES_MAX, LEAK, Front, assert_problem, read_answer, running_front
+from tests.kernel.front import (
+    BODY_BYTES_MAX,
+    LEAK,
+    Front,
+    assert_problem,
+    read_answer,
+    running_front,
+)
 
 JSON = ("Content-Type", "application/json")
 OK = b'{"text":"a"}'
@@ -300,6 +307,7 @@ async def test_every_answer_is_kept_out_of_caches_and_sniffers(front: Front) -> 
         headers = (await front.call("GET", target)).headers
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
+        assert headers["server"] == "oqim"
 
 
 async def test_metrics_count_templates_and_not_paths() -> None:

@@ -66,7 +66,7 @@ def form_as(request: Request, type_: type[Typed]) -> Typed:
         raise Problem("unsupported-media-type", f"Send Content-Type: {_FORM}.")
     try:
         text = request.body.decode("utf-8")
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text))
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict")
     except (UnicodeDecodeError, ValueError):
         raise Problem("invalid-request", "The form cannot be read.") from None
     return _pairs_as(pairs, type_, "invalid-request")
@@ -74,7 +74,10 @@ def form_as(request: Request, type_: type[Typed]) -> Typed:
 
 def query_as(request: Request, type_: type[Typed]) -> Typed:
     """Return the query parameters as `type_`; unknown and repeated ones are refused."""
-    pairs = parse_qsl(request.query, keep_blank_values=True)
+    try:
+        pairs = parse_qsl(request.query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise Problem("invalid-query", "The query is not UTF-8.") from None
     return _pairs_as(pairs, type_, "invalid-query")
 
 

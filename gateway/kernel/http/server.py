@@ -197,6 +197,8 @@ def _aiohttp_response(response: Response, request_id: str) -> web.Response:
         "X-Request-Id": request_id,
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
+        # Instead of the library and its version.
+        "Server": "oqim",
     }
     headers.update(response.headers)
     return web.Response(status=response.status, body=response.body, headers=headers)

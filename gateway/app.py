@@ -17,6 +17,8 @@ from aiohttp import web
 
 from connectors.spi import CallbackEvent, Connector, Merchant
 from gateway.cards.directory import Directory
+from gateway.cards.routes import routes as card_routes
+from gateway.cards.service import CardService
 from gateway.cards.vault import Vault
 from gateway.core import Core, check_version
 from gateway.identity.challenges import Challenges
@@ -146,6 +148,7 @@ class IdentityRoom:
     tokens: Tokens
     sessions: Sessions
     clients: Clients
+    users: Users
     codes: Codes
     messenger: RedisMessenger
     routes: list[Route]
@@ -169,6 +172,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         settings=settings,
         clock=clock,
     )
+    users = Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier)
     service = IdentityService(
         pool=pool,
         core=ground.core,
@@ -177,7 +181,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         keys=signing,
         tokens=tokens,
         clients=clients,
-        users=Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier),
+        users=users,
         challenges=Challenges(
             redis=ground.redis, messenger=messenger, codes=codes, settings=settings, clock=clock
         ),
@@ -188,7 +192,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     await service.start()
     stack.push_async_callback(service.close)
     routes = identity_routes(identity=service, cursors=ground.cursors)
-    return IdentityRoom(service, tokens, sessions, clients, codes, messenger, routes)
+    return IdentityRoom(service, tokens, sessions, clients, users, codes, messenger, routes)
 
 
 async def ignore_advice(name: str, event: CallbackEvent) -> None:
@@ -273,6 +277,23 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
 
 
+def _card_routes(ground: Ground, identity: IdentityRoom, payments: PaymentRoom) -> list[Route]:
+    cards = CardService(
+        pool=ground.pool,
+        core=ground.core,
+        clock=ground.clock,
+        vault=ground.vault,
+        directory=ground.directory,
+        connectors=payments.connectors,
+        codes=identity.codes,
+        messenger=identity.messenger,
+        phone_of=identity.users.phone_of,
+        settings=ground.settings.cards,
+        identity=ground.settings.identity,
+    )
+    return card_routes(cards=cards, cursors=ground.cursors)
+
+
 def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check]:
     """What must be usable before a request is worth sending here."""
 
@@ -317,7 +338,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         ground = await open_ground(settings, keys, stack)
         identity = await open_identity(ground, stack)
         payments = await _open_payments(ground, stack)
-        routes = [*identity.routes, *payments.routes]
+        routes = [*identity.routes, *_card_routes(ground, identity, payments), *payments.routes]
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))
         routes += system_routes(

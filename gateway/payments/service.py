@@ -224,9 +224,18 @@ class Payments:
             payment, attempts = settled.payment, settled.attempts
             if settled.following is Next.REVERSE:
                 payment, attempts = await self.reverse_open(payment, attempts)
-                return _answer(payment, attempts)
+                return _response(payment, payment_json(payment, attempts))
             if settled.following is Next.NOTHING:
-                return _told(payment, settled.body or payment_json(payment, attempts))
+                return await self._told(payment, attempts, settled.body, scope)
+
+    async def _told(
+        self, payment: Payment, attempts: list[Attempt], body: bytes | None, scope: bytes
+    ) -> Response:
+        """Answer what was stored: by this worker, or by whoever was first to know."""
+        if body is None and scope:
+            stored = await self._journal.find_answer(scope)
+            body = stored.body if stored is not None else None
+        return _response(payment, body or payment_json(payment, attempts))
 
     async def _not_sent(self, payment: Payment, attempt: Attempt, scope: bytes) -> Response:
         """Fail a payment of which provably no byte left; its key may be used again."""
@@ -364,11 +373,7 @@ def _accepted(payment: Payment, attempts: list[Attempt]) -> Response:
     return Response(202, body, (("Location", f"/v1/payments/{payment.id}"),))
 
 
-def _answer(payment: Payment, attempts: list[Attempt]) -> Response:
-    return _told(payment, payment_json(payment, attempts))
-
-
-def _told(payment: Payment, body: bytes) -> Response:
+def _response(payment: Payment, body: bytes) -> Response:
     """Answer 201 with a final status, 202 while nobody can say."""
     status = 202 if outcomes.is_in_doubt(payment) else 201
     return Response(status, body, (("Location", f"/v1/payments/{payment.id}"),))

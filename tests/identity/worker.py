@@ -1,0 +1,309 @@
+"""One worker's identity and cards over a real socket, PostgreSQL and Valkey, and a clock by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import aiohttp
+import asyncpg
+import msgspec
+import redis.asyncio
+from aiohttp import web
+
+from connectors.spi import CardCheck, CardData, CardLink, Connector, Outcome
+from gateway import settings as settings_module
+from gateway.cards.directory import Directory
+from gateway.cards.routes import routes as card_routes
+from gateway.cards.service import CardService
+from gateway.cards.vault import Vault
+from gateway.core import Core
+from gateway.identity.challenges import Challenges
+from gateway.identity.clients import Clients
+from gateway.identity.codes import Codes
+from gateway.identity.keys import SigningKeys
+from gateway.identity.messenger import RedisMessenger
+from gateway.identity.model import GRANT_OTP
+from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.routes import routes as identity_routes
+from gateway.identity.service import IdentityService
+from gateway.identity.sessions import Sessions
+from gateway.identity.tokens import Tokens
+from gateway.identity.users import Users
+from gateway.kernel.db import pool as pools
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.routes import RouteTable
+from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.metrics import Metrics
+
+START_MS = 1_795_000_000_000
+VAULT_KEY = b"v" * 32
+CODE = re.compile(r"[2-9A-HJKMNP-Z]{6}\Z")
+
+
+@dataclass
+class Hand:
+    """A clock that a test moves."""
+
+    now_ms: int = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, seconds: float) -> None:
+        self.now_ms += round(seconds * 1_000)
+
+
+@dataclass
+class Issuer:
+    """The card half of a connector, as a test arranges it.
+
+    Attributes:
+        asked: the cards it was asked about, with phone and reference; linked: with the code.
+        gate: `check_card` waits for it.
+    """
+
+    check: CardCheck = field(default_factory=lambda: CardCheck(outcome=Outcome.APPROVED))
+    link: CardLink = field(default_factory=lambda: CardLink(outcome=Outcome.APPROVED))
+    asked: list[tuple[CardData, str, str]] = field(default_factory=list)
+    linked: list[tuple[CardData, str | None, str]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    async def check_card(self, card: CardData, *, phone: str, reference: str) -> CardCheck:
+        self.asked.append((card, phone, reference))
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.check
+
+    async def link_card(self, card: CardData, *, challenge: str | None, code: str) -> CardLink:
+        self.linked.append((card, challenge, code))
+        return self.link
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def verdict(self) -> tuple[int, str]:
+        """Status, and the problem's slug or ""."""
+        is_problem = self.headers["Content-Type"] == "application/problem+json"
+        return self.status, self.body["code"] if is_problem else ""
+
+
+@dataclass
+class Worker:
+    """A running worker and a client of it."""
+
+    base_url: str
+    http: aiohttp.ClientSession
+    clock: Hand
+    pool: asyncpg.Pool
+    redis: redis.asyncio.Redis
+    core: Core
+    vault: Vault
+    keys: SigningKeys
+    tokens: Tokens
+    clients: Clients
+    sessions: Sessions
+    revocations: RevocationLog
+    feed: RevocationFeed
+    messenger: RedisMessenger
+    issuers: dict[str, Issuer]
+    cards: CardService
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        form: Mapping[str, str] | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Make one request."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        async with self.http.request(
+            method, self.base_url + path, json=body, data=form, headers=sent
+        ) as reply:
+            return Reply(reply.status, dict(reply.headers), await reply.read())
+
+    async def grant(self, grant_type: str, **form: str) -> Reply:
+        """Ask for tokens."""
+        return await self.call("POST", "/oauth/token", form={"grant_type": grant_type, **form})
+
+    async def ask(self, phone: str) -> str:
+        """Ask for a code and return the challenge's id."""
+        reply = await self.call("POST", "/v1/auth/challenges", body={"phone": phone})
+        assert reply.status == 201, reply.raw
+        return str(reply.body["challenge_id"])
+
+    async def code(self, phone: str) -> str:
+        """Return the code sent last."""
+        return (await self.messenger.messages(phone))[0].code
+
+    async def use(self, challenge_id: str, code: str, *, device: str = "dev-1") -> Reply:
+        """Exchange a code."""
+        return await self.grant(GRANT_OTP, challenge_id=challenge_id, code=code, device_id=device)
+
+    async def log_in(self, phone: str, *, device: str = "dev-1") -> dict[str, Any]:
+        """Log in and return the tokens."""
+        reply = await self.use(await self.ask(phone), await self.code(phone), device=device)
+        assert reply.status == 200, reply.raw
+        tokens: dict[str, Any] = reply.body
+        return tokens
+
+    async def refresh(self, token: str, **form: str) -> Reply:
+        """Use a refresh token."""
+        return await self.grant("refresh_token", refresh_token=token, **form)
+
+
+def wrong(code: str) -> str:
+    """Return another code."""
+    return ("3" if code[0] == "2" else "2") + code[1:]
+
+
+def with_check_digit(digits: str) -> str:
+    """Return `digits` and their Luhn check digit."""
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if position % 2 == 0 else 1)
+        total += value - 9 if value > 9 else value
+    return digits + str(-total % 10)
+
+
+def pan(scheme: str, number: int) -> str:
+    """Return a card number of a scheme."""
+    prefix = {"visa": "4242", "humo": "9860", "uzcard": "8600"}[scheme]
+    return with_check_digit(f"{prefix}02{number:09}")
+
+
+@asynccontextmanager
+async def running_worker(
+    database_url: str,
+    redis_url: str,
+    *,
+    clock: Hand,
+    per_user_max: int = 20,
+    kept_days: int = 180,
+    poll_s: float = 0.05,
+    vault_key: bytes = VAULT_KEY,
+) -> AsyncIterator[Worker]:
+    """Run a worker with the product's settings over a migrated database."""
+    settings = settings_module.load({})
+    limits = msgspec.structs.replace(
+        settings.cards, per_user_max=per_user_max, deleted_number_kept_days=kept_days
+    )
+    identity = settings.identity
+    async with AsyncExitStack() as stack:
+        pool = await pools.create(database_url, size_max=8, command_timeout_s=10.0)
+        stack.push_async_callback(pool.close)
+        client = redis.asyncio.Redis.from_url(redis_url)
+        stack.push_async_callback(client.aclose)
+        core = Core(
+            rules=settings.rules,
+            routing=settings.routing,
+            issuer=identity.issuer,
+            audience=identity.audience,
+            lookup_key=b"l" * 32,
+            quote_key=b"q" * 32,
+            quote_ttl_ms=300_000,
+            feed_age_ms_max=5_000,
+            token_cache_size_max=1_000,
+            card_cache_size_max=1_000,
+            subject_cache_size_max=1_000,
+        )
+        vault = Vault({1: vault_key})
+        keys = SigningKeys(pool=pool, vault=vault, core=core, clock=clock)
+        tokens = Tokens(keys=keys, settings=identity, clock=clock)
+        clients = Clients(pool=pool)
+        users = Users(pool=pool, clock=clock, new_user_tier=identity.new_user_tier)
+        codes = Codes(key=b"c" * 32, length=identity.code_length)
+        messenger = RedisMessenger(redis=client, clock=clock)
+        challenges = Challenges(
+            redis=client, messenger=messenger, codes=codes, settings=identity, clock=clock
+        )
+        revocations = RevocationLog(clock=clock)
+        feed = RevocationFeed(pool=pool, core=core, clock=clock, poll_s=poll_s)
+        sessions = Sessions(
+            pool=pool, vault=vault, log=revocations, feed=feed, settings=identity, clock=clock
+        )
+        service = IdentityService(
+            pool=pool,
+            core=core,
+            clock=clock,
+            settings=identity,
+            keys=keys,
+            tokens=tokens,
+            clients=clients,
+            users=users,
+            challenges=challenges,
+            sessions=sessions,
+            revocations=revocations,
+            feed=feed,
+        )
+        issuers = {scheme: Issuer() for scheme in ("visa", "humo", "uzcard")}
+        cards = CardService(
+            pool=pool,
+            core=core,
+            clock=clock,
+            vault=vault,
+            directory=Directory(pool, core, vault, size_max=100),
+            connectors=cast(Mapping[str, Connector], issuers),
+            codes=codes,
+            messenger=messenger,
+            phone_of=users.phone_of,
+            settings=limits,
+            identity=identity,
+        )
+        stack.push_async_callback(service.close)
+        await service.start()
+        cursors = Cursors(b"k" * 32)
+        table = RouteTable(
+            identity_routes(identity=service, cursors=cursors)
+            + card_routes(cards=cards, cursors=cursors)
+        )
+        front = HttpFront(
+            table, core, clock, Metrics(), body_bytes_max=65_536, in_flight_max=1_000
+        )
+        runner = web.ServerRunner(make_server(front))
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Worker(
+            base_url=f"http://127.0.0.1:{port}",
+            http=http,
+            clock=clock,
+            pool=pool,
+            redis=client,
+            core=core,
+            vault=vault,
+            keys=keys,
+            tokens=tokens,
+            clients=clients,
+            sessions=sessions,
+            revocations=revocations,
+            feed=feed,
+            messenger=messenger,
+            issuers=issuers,
+            cards=cards,
+        )

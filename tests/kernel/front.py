@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -56,10 +56,8 @@ class EchoView(msgspec.Struct):
 
 
 def _view(request: Request, body: object = None) -> Response:
-    claims = request.claims
-    view = EchoView(
-        body, request.request_id, request.deadline_ms, request.params, claims and claims.sub
-    )
+    sub = request.claims.sub if request.claims is not None else None
+    view = EchoView(body, request.request_id, request.deadline_ms, request.params, sub)
     return json_response(200, view)
 
 
@@ -269,7 +267,7 @@ def assert_problem(answer: Answer, slug: str) -> None:
 
 @asynccontextmanager
 async def running_front(
-    *, in_flight_max: int = 100, checks: dict[str, system.Check] | None = None
+    *, in_flight_max: int = 100, checks: Mapping[str, system.Check] | None = None
 ) -> AsyncIterator[Front]:
     """Serve the routes of `room` and the system's on a port of the machine's choice."""
     handlers, metrics, core = Handlers(), Metrics(), make_core()

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gateway.sandbox.datadir import free_port
 from tests.services import open_folder
 
 READY_WITHIN_S = 60.0
+CONFIG = Path(__file__).resolve().parent.parent / "config"
 _numbers = itertools.count(1)
 
 
@@ -75,7 +76,7 @@ class House:
         told = self.data_dir / "sandbox.json"
         told.unlink(missing_ok=True)
         with (self.data_dir / "sandbox.log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220  # it does not wait
                 [sys.executable, "-m", "gateway", "sandbox"],
                 env=self.environment,
                 stdout=log,
@@ -120,6 +121,46 @@ class House:
             if is_ours and all(word.encode() in command for word in words):
                 found.append(int(entry.name))
         return found
+
+    async def kill_workers(self) -> None:
+        """Kill every gateway worker as the kernel would; the sandbox starts them again."""
+        pids = self.worker_pids()
+        assert pids, "the workers run"
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not set(pids) & set(self.worker_pids()), within_s=10)
+
+    @asynccontextmanager
+    async def without_processors(self) -> AsyncIterator[None]:
+        """Have nobody listen where the processors are; afterwards they are started again.
+
+        The sandbox itself is stopped meanwhile (SIGSTOP), so that it starts nothing again.
+        """
+        assert self.process is not None, "it runs"
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            for pid in self.pids_of("-m\x00connectors.simulators"):
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: not self.pids_of("-m\x00connectors.simulators"), within_s=10)
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+            await until(self._processors_answer, within_s=20)
+
+    async def _processors_answer(self) -> bool:
+        try:
+            for scheme in self.description["simulators"]:
+                await self.simulator("GET", scheme, "/_sim/clock")
+        except aiohttp.ClientError:
+            return False
+        return await self.is_ready()
+
+    async def is_ready(self) -> bool:
+        """Return whether a worker answers that it is ready."""
+        try:
+            return (await self.call("GET", "/readyz")).status == 200
+        except aiohttp.ClientError:
+            return False
 
     def worker_pids(self) -> list[int]:
         """Return the gateway workers."""
@@ -273,6 +314,24 @@ async def until(
             return answer
         assert time.monotonic() < deadline, f"not within {within_s} s"
         await asyncio.sleep(0.05)
+
+
+@contextmanager
+def changed_config(**changes: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Give the environment of a sandbox whose configuration is the repository's, changed.
+
+    Args:
+        changes: by file without `.toml`: what is in it, and what stands there instead. The file's
+            whole text is replaced when the first is `""`.
+    """
+    with open_folder("oqim-config-") as folder:
+        for source in CONFIG.glob("*.toml"):
+            text = source.read_text()
+            for before, after in changes.get(source.stem, {}).items():
+                assert before in text, f"{source.name} has no {before!r}"
+                text = text.replace(before, after) if before else after
+            (folder / source.name).write_text(text)
+        yield {"OQIM_CONFIG_DIR": str(folder)}
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""Payments through the public door: what the API says against what the processors hold."""

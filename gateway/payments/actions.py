@@ -28,6 +28,7 @@ from gateway.payments.model import (
     Attempt,
     Payment,
     absorb,
+    copy_of,
     move_attempt,
     payment_json,
     refund_json,
@@ -288,7 +289,7 @@ def _conclude(
     commission: Commission | None,
 ) -> tuple[Fact, Response]:
     """Return the fact a result makes of an action, and the answer to the one who asked."""
-    payment, action = replace(payment), replace(action)
+    payment, action = copy_of(payment), replace(action)
     if result.outcome.is_unknown:
         action.state = "unknown"
         told = (201 if action.kind == "refund" else 202, _body(action, payment, attempts))

@@ -3,7 +3,8 @@
 Holds no IO and reads no clock. A terminal state is never left: what contradicts it is a conflict.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -127,6 +128,15 @@ class Payment:
         self.status = status
 
 
+_payment_values = attrgetter(*(one.name for one in fields(Payment)))
+_attempt_values = attrgetter(*(one.name for one in fields(Attempt)))
+
+
+def copy_of(payment: Payment) -> Payment:
+    """Return a payment that may be changed while the one that was read stays as it was."""
+    return Payment(*_payment_values(payment))
+
+
 def move_attempt(attempt: Attempt, state: str) -> None:
     """Change an attempt's state as the table allows; anything else is a fault of ours."""
     if state not in ATTEMPT_TRANSITIONS[attempt.state]:
@@ -151,14 +161,13 @@ def state_after(attempt: Attempt, outcome: Outcome) -> str:
 
 def absorb(attempt: Attempt, result: Result, source: str) -> Attempt:
     """Return the attempt with what a result tells of it, its state not yet changed."""
-    return replace(
-        attempt,
-        rrn=result.rrn or attempt.rrn,
-        approval_code=result.approval_code or attempt.approval_code,
-        processor_code=result.processor_code or attempt.processor_code,
-        references={**attempt.references, **result.references},
-        outcome_source=source,
-    )
+    told = Attempt(*_attempt_values(attempt))
+    told.rrn = result.rrn or attempt.rrn
+    told.approval_code = result.approval_code or attempt.approval_code
+    told.processor_code = result.processor_code or attempt.processor_code
+    told.references = {**attempt.references, **result.references}
+    told.outcome_source = source
+    return told
 
 
 @dataclass(slots=True)

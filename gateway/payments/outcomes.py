@@ -19,6 +19,7 @@ from gateway.payments.model import (
     Attempt,
     Payment,
     absorb,
+    copy_of,
     move_attempt,
     payment_json,
     state_after,
@@ -93,7 +94,7 @@ def conclude(
     if not current.is_open:
         _check_agreement(current, state)
         return None
-    payment = replace(payment)
+    payment = copy_of(payment)
     moved = absorb(current, result, source)
     moved.tries = attempt.tries
     if state != moved.state:
@@ -193,7 +194,7 @@ def reversed_(
     payment: Payment, attempts: list[Attempt], attempt: Attempt
 ) -> tuple[Fact, list[Attempt], Next]:
     """Return the fact that an attempt was undone; the payment fails once nothing is open."""
-    payment = replace(payment)
+    payment = copy_of(payment)
     if payment.decline_code is None:
         payment.decline_code = Outcome.SWITCH_UNAVAILABLE.code
     moved = replace(attempt, outcome_source="reversal")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import asyncpg
 
 from gateway.sandbox.datadir import free_port
 from tests.services import open_folder

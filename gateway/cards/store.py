@@ -43,6 +43,7 @@ WHERE id = $1 AND status = 'pending_verification'
 TAKE_TRY = f"""
 UPDATE cards SET
     code_tries = CASE WHEN code_tries + 1 >= $2 THEN 0 ELSE code_tries + 1 END,
+    code_sends = CASE WHEN locked_until IS NULL THEN code_sends ELSE 0 END,
     locked_until = CASE WHEN code_tries + 1 >= $2 THEN $3::timestamptz END
 WHERE id = $1 AND status = 'pending_verification'
   AND (locked_until IS NULL OR locked_until <= $4)

@@ -106,7 +106,8 @@ class Clients:
         Raises:
             Problem: `invalid-request` when it authenticates in two ways, `invalid-client`.
         """
-        if authorization is not None:
+        # An app may send its access token with everything; that says nothing of the client.
+        if authorization is not None and not authorization.lower().startswith("bearer "):
             if client_secret is not None:
                 raise Problem("invalid-request", "Authenticate in one way.")
             said_id, client_secret = _basic(authorization)

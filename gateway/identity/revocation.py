@@ -167,7 +167,12 @@ class RevocationFeed:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._poll_s)
-            await self._try_poll()
+            try:
+                await self._try_poll()
+            except Exception:
+                # Without readings money stands still; that is right, and must be told.
+                log.exception("the feed of revocations has ended")
+                raise
 
     async def _try_poll(self) -> None:
         try:

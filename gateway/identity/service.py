@@ -31,6 +31,7 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
+from gateway.kernel.secrets import KeysError
 from gateway.settings import Identity
 
 log = structlog.get_logger("identity")
@@ -103,7 +104,7 @@ class IdentityService:
             try:
                 await self._keys.load()
                 await self._revocations.prune(self._pool)
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            except (OSError, KeysError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("housekeeping failed", error=type(error).__name__)
 
     # Logging in.

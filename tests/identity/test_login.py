@@ -12,6 +12,7 @@ from gateway.identity.model import GRANT_OTP
 from tests.identity.worker import CODE, Worker, wrong
 
 PHONE = "+998901234567"
+ARABIC_DIGITS = "+" + "".join(chr(0x0660 + int(digit)) for digit in PHONE[1:])
 OTP = GRANT_OTP
 NO_CHALLENGE = "chl_00000000000000000000000000_0123456789abcdef"
 
@@ -29,7 +30,7 @@ NO_CHALLENGE = "chl_00000000000000000000000000_0123456789abcdef"
         ({"phone": "+99890123456"}, (422, "invalid-phone")),
         ({"phone": "+999901234567"}, (422, "invalid-phone")),
         ({"phone": f"{PHONE};ext=1"}, (422, "invalid-phone")),
-        ({"phone": "+٩٩٨٩٠١٢٣٤٥٦٧"}, (422, "invalid-phone")),
+        ({"phone": ARABIC_DIGITS}, (422, "invalid-phone")),
     ],
 )
 async def test_ask_refuses_what_is_no_phone(
@@ -38,14 +39,14 @@ async def test_ask_refuses_what_is_no_phone(
     """A body that names no phone is refused and sends nothing."""
     reply = await worker.call("POST", "/v1/auth/challenges", body=body)
     assert verdict == reply.verdict
-    assert [] == await worker.redis.keys("*")
+    assert await worker.redis.keys("*") == []
 
 
 @pytest.mark.parametrize("text", [PHONE, "901234567", "998901234567", " +998 90 123-45-67 "])
 async def test_ask_reads_a_phone_however_it_is_written(worker: Worker, text: str) -> None:
     """Every way to write a number reaches the same phone, with a code of letters and digits."""
     reply = await worker.call("POST", "/v1/auth/challenges", body={"phone": text})
-    assert 201 == reply.status
+    assert reply.status == 201
     assert {"challenge_id", "expires_at", "resend_at"} == set(reply.body)
     code = await worker.code(PHONE)
     assert CODE.match(code)
@@ -59,12 +60,12 @@ async def test_ask_waits_until_a_code_may_be_sent_again(worker: Worker) -> None:
     first_code = await worker.code(PHONE)
     worker.clock.advance(10)
     early = await worker.call("POST", "/v1/auth/challenges", body={"phone": PHONE})
-    assert (429, "rate-limited") == early.verdict
-    assert "20" == early.headers["Retry-After"]
+    assert early.verdict == (429, "rate-limited")
+    assert early.headers["Retry-After"] == "20"
     worker.clock.advance(20)
     second = await worker.ask(PHONE)
-    assert (422, "otp-expired") == (await worker.use(first, first_code)).verdict
-    assert 200 == (await worker.use(second, await worker.code(PHONE))).status
+    assert (await worker.use(first, first_code)).verdict == (422, "otp-expired")
+    assert (await worker.use(second, await worker.code(PHONE))).status == 200
 
 
 async def test_ask_keeps_neither_code_nor_phone_in_the_open(worker: Worker) -> None:
@@ -72,11 +73,10 @@ async def test_ask_keeps_neither_code_nor_phone_in_the_open(worker: Worker) -> N
     await worker.ask(PHONE)
     code = await worker.code(PHONE)
     keys = [key async for key in worker.redis.scan_iter("otp:*")]
-    assert 2 == len(keys)
+    assert len(keys) == 2
     for key in keys:
         assert PHONE[1:].encode() not in key
-        kept = await worker.redis.hgetall(key)
-        assert code.encode() not in b" ".join([*kept, *kept.values()]).upper()
+        assert code not in str(await worker.redis.hgetall(key)).upper()
         assert await worker.redis.ttl(key) > 0
 
 
@@ -138,13 +138,13 @@ async def test_token_refuses(
     )
     reply = await worker.call("POST", "/oauth/token", form=form)
     assert verdict == reply.verdict
-    assert "no-store" == reply.headers["Cache-Control"]
+    assert reply.headers["Cache-Control"] == "no-store"
 
 
 async def test_token_reads_forms_alone(worker: Worker) -> None:
     """JSON is not what RFC 6749 sends."""
     reply = await worker.call("POST", "/oauth/token", body={"grant_type": OTP})
-    assert (415, "unsupported-media-type") == reply.verdict
+    assert reply.verdict == (415, "unsupported-media-type")
 
 
 async def test_wrong_codes_lock_the_phone(worker: Worker) -> None:
@@ -152,14 +152,14 @@ async def test_wrong_codes_lock_the_phone(worker: Worker) -> None:
     challenge = await worker.ask(PHONE)
     code = await worker.code(PHONE)
     for _ in range(3):
-        assert (422, "otp-invalid") == (await worker.use(challenge, wrong(code))).verdict
+        assert (await worker.use(challenge, wrong(code))).verdict == (422, "otp-invalid")
     locked = await worker.use(challenge, code)
-    assert (429, "otp-locked") == locked.verdict
-    assert "900" == locked.headers["Retry-After"]
+    assert locked.verdict == (429, "otp-locked")
+    assert locked.headers["Retry-After"] == "900"
     worker.clock.advance(899)
     again = await worker.call("POST", "/v1/auth/challenges", body={"phone": PHONE})
-    assert (429, "otp-locked") == again.verdict
-    assert "1" == again.headers["Retry-After"]
+    assert again.verdict == (429, "otp-locked")
+    assert again.headers["Retry-After"] == "1"
     worker.clock.advance(1)
     await worker.log_in(PHONE)
 
@@ -172,8 +172,8 @@ async def test_wrong_codes_count_over_challenges(worker: Worker) -> None:
     worker.clock.advance(30)
     second = await worker.ask(PHONE)
     code = await worker.code(PHONE)
-    assert (422, "otp-invalid") == (await worker.use(second, wrong(code))).verdict
-    assert (429, "otp-locked") == (await worker.use(second, code)).verdict
+    assert (await worker.use(second, wrong(code))).verdict == (422, "otp-invalid")
+    assert (await worker.use(second, code)).verdict == (429, "otp-locked")
 
 
 async def test_guesses_at_once_are_counted(worker: Worker) -> None:
@@ -182,7 +182,7 @@ async def test_guesses_at_once_are_counted(worker: Worker) -> None:
     guess = wrong(await worker.code(PHONE))
     replies = await asyncio.gather(*(worker.use(challenge, guess) for _ in range(12)))
     verdicts = sorted(reply.verdict for reply in replies)
-    assert [(422, "otp-invalid")] * 3 + [(429, "otp-locked")] * 9 == verdicts
+    assert verdicts == [(422, "otp-invalid")] * 3 + [(429, "otp-locked")] * 9
 
 
 async def test_a_code_expires(worker: Worker) -> None:
@@ -190,10 +190,10 @@ async def test_a_code_expires(worker: Worker) -> None:
     challenge = await worker.ask(PHONE)
     worker.clock.advance(59)
     late = await worker.use(challenge, await worker.code(PHONE))
-    assert (422, "otp-expired") == late.verdict
+    assert late.verdict == (422, "otp-expired")
     challenge = await worker.ask(PHONE)
     worker.clock.advance(58.9)
-    assert 200 == (await worker.use(challenge, (await worker.code(PHONE)).lower())).status
+    assert (await worker.use(challenge, (await worker.code(PHONE)).lower())).status == 200
 
 
 async def test_a_code_is_used_once(worker: Worker) -> None:
@@ -202,8 +202,8 @@ async def test_a_code_is_used_once(worker: Worker) -> None:
     code = await worker.code(PHONE)
     replies = await asyncio.gather(*(worker.use(challenge, code) for _ in range(10)))
     verdicts = sorted(reply.verdict for reply in replies)
-    assert [(200, "")] + [(409, "otp-already-used")] * 9 == verdicts
-    assert 1 == await worker.pool.fetchval("SELECT count(*) FROM sessions")
+    assert verdicts == [(200, "")] + [(409, "otp-already-used")] * 9
+    assert await worker.pool.fetchval("SELECT count(*) FROM sessions") == 1
 
 
 async def test_a_code_belongs_to_its_challenge(worker: Worker) -> None:
@@ -211,14 +211,14 @@ async def test_a_code_belongs_to_its_challenge(worker: Worker) -> None:
     mine = await worker.ask(PHONE)
     await worker.ask("+998901234568")
     other = await worker.code("+998901234568")
-    assert (422, "otp-invalid") == (await worker.use(mine, other)).verdict
+    assert (await worker.use(mine, other)).verdict == (422, "otp-invalid")
 
 
 async def test_a_login_gives_tokens(worker: Worker) -> None:
     """The access token is an at+jwt of the issuer that the published key verifies."""
     answer = await worker.log_in(PHONE, device="phone-1")
-    assert "Bearer" == answer["token_type"]
-    assert 300 == answer["expires_in"]
+    assert answer["token_type"] == "Bearer"
+    assert answer["expires_in"] == 300
     header, payload, signature = answer["access_token"].split(".")
     jwks = (await worker.call("GET", "/.well-known/jwks.json")).body
     (jwk,) = jwks["keys"]
@@ -249,26 +249,26 @@ async def test_a_phone_is_one_customer(worker: Worker) -> None:
     """Logging in again finds the same customer, in another session."""
     first, second = await worker.log_in(PHONE), await worker.log_in(PHONE, device="dev-2")
     assert first["session_id"] != second["session_id"]
-    assert 1 == await worker.pool.fetchval("SELECT count(*) FROM users")
+    assert await worker.pool.fetchval("SELECT count(*) FROM users") == 1
 
 
 async def test_a_scope_may_be_narrowed(worker: Worker) -> None:
     """What was asked for is given, and never more than the client may have."""
     form = {"challenge_id": await worker.ask(PHONE), "code": await worker.code(PHONE)}
     reply = await worker.grant(OTP, **form, device_id="d", scope="cards:read admin:write")
-    assert "cards:read" == reply.body["scope"]
+    assert reply.body["scope"] == "cards:read"
     refused = await worker.call("POST", "/v1/sessions/revoke-others", token=_access(reply.body))
-    assert (403, "insufficient-scope") == refused.verdict
+    assert refused.verdict == (403, "insufficient-scope")
 
 
 async def test_metadata_names_what_there_is(worker: Worker) -> None:
     """Every endpoint named is one that answers."""
     metadata = (await worker.call("GET", "/.well-known/oauth-authorization-server")).body
-    assert "https://oqim.local" == metadata["issuer"]
+    assert metadata["issuer"] == "https://oqim.local"
     assert {OTP, "refresh_token", "client_credentials"} == set(metadata["grant_types_supported"])
     for name in ("token_endpoint", "revocation_endpoint", "introspection_endpoint"):
         path = metadata[name].removeprefix(metadata["issuer"])
-        assert (400, "invalid-request") == (await worker.call("POST", path, form={})).verdict
+        assert (await worker.call("POST", path, form={})).verdict == (400, "invalid-request")
 
 
 def _access(answer: dict[str, Any]) -> str:

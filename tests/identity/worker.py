@@ -1,8 +1,7 @@
-"""One worker's identity and cards over a real socket, PostgreSQL and Valkey, and a clock by hand."""
+"""One worker's identity and cards over real servers and a real socket, with a clock by hand."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -64,20 +63,17 @@ class Issuer:
     """The card half of a connector, as a test arranges it.
 
     Attributes:
-        asked: the cards it was asked about, with phone and reference; linked: with the code.
-        gate: `check_card` waits for it.
+        asked: the cards it was asked about, with phone and reference.
+        linked: the cards it linked, with challenge and code.
     """
 
     check: CardCheck = field(default_factory=lambda: CardCheck(outcome=Outcome.APPROVED))
     link: CardLink = field(default_factory=lambda: CardLink(outcome=Outcome.APPROVED))
     asked: list[tuple[CardData, str, str]] = field(default_factory=list)
     linked: list[tuple[CardData, str | None, str]] = field(default_factory=list)
-    gate: asyncio.Event | None = None
 
     async def check_card(self, card: CardData, *, phone: str, reference: str) -> CardCheck:
         self.asked.append((card, phone, reference))
-        if self.gate is not None:
-            await self.gate.wait()
         return self.check
 
     async def link_card(self, card: CardData, *, challenge: str | None, code: str) -> CardLink:

@@ -22,7 +22,13 @@ SELECT r.used_at, r.expires_at, s.id AS session_id, s.user_id, s.client_id, s.en
 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.token_hash = $1
 """
 USE_REFRESH = "UPDATE refresh_tokens SET used_at = $2, successor = $3 WHERE token_hash = $1"
-PRUNE_REFRESH = "DELETE FROM refresh_tokens WHERE session_id = $1 AND expires_at < $2"
+# One that is in somebody's hands just now is left: waiting for it, while it waits for us, would
+# end one of the two.
+PRUNE_REFRESH = """
+DELETE FROM refresh_tokens WHERE token_hash IN (
+    SELECT token_hash FROM refresh_tokens WHERE session_id = $1 AND expires_at < $2
+    FOR UPDATE SKIP LOCKED)
+"""
 GET_BEARER = """
 SELECT u.tier, c.channel, c.scopes FROM users u, clients c WHERE u.id = $1 AND c.id = $2
 """

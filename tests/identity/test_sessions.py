@@ -78,6 +78,17 @@ async def test_refreshing_gives_one_successor_for_a_while(worker: Worker) -> Non
     assert successors == {again.body["refresh_token"]}
 
 
+async def test_refresh_tokens_that_expired_are_deleted(worker: Worker) -> None:
+    """A session that lives on does not keep every token it ever had."""
+    tokens = await worker.log_in(PHONE)
+    for _ in range(3):
+        worker.clock.advance(2_592_000 - 1)
+        tokens = (await worker.refresh(tokens["refresh_token"])).body
+        expired = "SELECT count(*) FROM refresh_tokens WHERE expires_at < to_timestamp($1)"
+        assert await worker.pool.fetchval(expired, worker.clock.now_ms / 1_000) == 0
+    assert await worker.pool.fetchval("SELECT count(*) FROM refresh_tokens") == 2
+
+
 async def test_no_refresh_token_is_kept_in_the_open(worker: Worker) -> None:
     """A copy of the database logs nobody in."""
     first = await worker.log_in(PHONE)

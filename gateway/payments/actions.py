@@ -121,7 +121,14 @@ class Actions:
         if found is None:
             raise Problem("not-found", "There is no such payment.")
         payment, attempts = found
-        amount = self._amount(kind, payment, amount_minor)
+        try:
+            amount = self._amount(kind, payment, amount_minor)
+        except Problem:
+            # A copy of this very request may have changed the state since its key was looked for.
+            replayed = await self._replays.find(*key)
+            if replayed is None:
+                raise
+            return replayed
         wanted = Wanted(kind, payment, amount, reason, *key)
         action = await self._claim(wanted)
         if action is None:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -214,6 +215,21 @@ class House:
             names = {name.lower(): value for name, value in reply.headers.items()}
             return Reply(reply.status, names, await reply.read())
 
+    async def send(self, data: bytes, *, within_s: float = 10.0) -> Reply | None:
+        """Send bytes as they are on a connection of their own.
+
+        Returns:
+            The first final answer; None when the server closed without one.
+        """
+        address = urlsplit(self.base_url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        try:
+            async with asyncio.timeout(within_s):
+                writer.write(data)
+                return await _read_reply(reader)
+        finally:
+            writer.transport.abort()
+
     def purchase(self, user: int, scheme: str, amount: int, **changes: Any) -> dict[str, Any]:
         """Return the body of a purchase at the seeded merchant."""
         return {
@@ -299,6 +315,20 @@ class House:
             return found
         finally:
             await connection.close()
+
+
+async def _read_reply(reader: asyncio.StreamReader) -> Reply | None:
+    status = 100
+    while status < 200:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        lines = head.decode("latin-1").split("\r\n")
+        status = int(lines[0].split(" ")[1])
+        pairs = [line.split(":", 1) for line in lines[1:] if line]
+        headers = {name.strip().lower(): value.strip() for name, value in pairs}
+    return Reply(status, headers, await reader.readexactly(int(headers["content-length"])))
 
 
 async def until(

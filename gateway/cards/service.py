@@ -254,9 +254,7 @@ class CardService:
 
     async def delete(self, owner: str, card_id: str) -> None:
         """Take a card from its owner. Its number stays sealed while payments may need it."""
-        deleted = await self._pool.fetchval(
-            store.DELETE, card_id, owner, moment(self._clock())
-        )
+        deleted = await self._pool.fetchval(store.DELETE, card_id, owner, moment(self._clock()))
         if deleted is None:
             raise _not_found()
         self._directory.forget_card(card_id)

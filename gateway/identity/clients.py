@@ -126,9 +126,7 @@ class Clients:
         is_right = False
         if len(secret) <= SECRET_LENGTH_MAX:
             async with self._hashing:
-                is_right = await asyncio.to_thread(
-                    _matches, secret, secret_hash or self._no_hash
-                )
+                is_right = await asyncio.to_thread(_matches, secret, secret_hash or self._no_hash)
         if client is None or secret_hash is None or not is_right:
             raise Problem("invalid-client", "The client is not known, or its secret is not right.")
 

@@ -206,9 +206,7 @@ class Sessions:
         await self._feed.catch_up()
         return ended
 
-    async def _end(
-        self, connection: Any, session_ids: list[str], now_ms: int
-    ) -> int:
+    async def _end(self, connection: Any, session_ids: list[str], now_ms: int) -> int:
         rows = await connection.fetch(store.END_SESSIONS, session_ids, moment(now_ms))
         for row in rows:
             await self._log.revoke(connection, kind="sid", value=row["id"])

@@ -11,9 +11,7 @@ def new_id(prefix: str, now_ms: int) -> str:
     """Return `prefix` + 26 characters of Crockford's base 32, greater than any of an earlier ms."""
     number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
     pairs = _PAIRS
-    return prefix + "".join(
-        [pairs[(number >> shift) & 1023] for shift in range(120, -1, -10)]
-    )
+    return prefix + "".join([pairs[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def attempt_id(payment_id: str, leg: int) -> str:

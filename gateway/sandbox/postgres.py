@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import asyncpg
 
 from gateway.sandbox.datadir import LOOPBACK, DataDirectory, make_directory
 from gateway.sandbox.errors import ServiceUnavailable

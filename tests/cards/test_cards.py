@@ -117,9 +117,7 @@ async def test_add_compares_the_phone_the_issuer_knows(
 
 async def test_only_customers_have_cards(worker: Worker) -> None:
     """A server's token with the scope has no phone to verify with."""
-    token = worker.tokens.issue(
-        sub="mer_1", client_id="shop", scope=["cards:write"], channel="api"
-    )
+    token = worker.tokens.issue(sub="mer_1", client_id="shop", scope=["cards:write"], channel="api")
     assert (await _add(worker, token)).verdict == (403, "insufficient-scope")
 
 

@@ -44,9 +44,7 @@ async def test_numbers_have_no_gaps(worker: Worker) -> None:
     assert await worker.feed.poll() == 20
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"), [("sid", "ses_1"), ("sub", "usr_1"), ("client", "app")]
-)
+@pytest.mark.parametrize(("kind", "value"), [("sid", "ses_1"), ("sub", "usr_1"), ("client", "app")])
 async def test_each_kind_refuses_its_own(worker: Worker, kind: Kind, value: str) -> None:
     """What was issued until that second is refused; what comes later, of a subject, is not."""
     refused = _token(worker)
@@ -131,9 +129,10 @@ async def test_workers_that_start_together_agree_on_a_key(place: Place, clock: H
     urls = place.database_url, place.redis_url
     async with asyncio.timeout(20), running_worker(*urls, clock=clock) as one:
         await one.pool.execute("DELETE FROM signing_keys")
-        async with running_worker(*urls, clock=clock) as two, running_worker(
-            *urls, clock=clock
-        ) as three:
+        async with (
+            running_worker(*urls, clock=clock) as two,
+            running_worker(*urls, clock=clock) as three,
+        ):
             assert await one.pool.fetchval("SELECT count(*) FROM signing_keys") == 1
             assert _is_accepted(three, _token(two))
             assert _is_accepted(two, _token(three))

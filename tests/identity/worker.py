@@ -275,9 +275,7 @@ async def running_worker(
             identity_routes(identity=service, cursors=cursors)
             + card_routes(cards=cards, cursors=cursors)
         )
-        front = HttpFront(
-            table, core, clock, Metrics(), body_bytes_max=65_536, in_flight_max=1_000
-        )
+        front = HttpFront(table, core, clock, Metrics(), body_bytes_max=65_536, in_flight_max=1_000)
         runner = web.ServerRunner(make_server(front))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

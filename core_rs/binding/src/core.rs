@@ -64,7 +64,10 @@ fn pair<'py>(
     py: Python<'py>,
     one: &admit::Idempotency,
 ) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
-    (PyBytes::new(py, &one.scope), PyBytes::new(py, &one.fingerprint))
+    (
+        PyBytes::new(py, &one.scope),
+        PyBytes::new(py, &one.fingerprint),
+    )
 }
 
 /// Who asks: the claims of a verified access token.
@@ -292,13 +295,19 @@ impl Admission {
 
     #[getter]
     fn commission(&self) -> Commission {
-        Commission { inner: self.inner.commission.clone() }
+        Commission {
+            inner: self.inner.commission.clone(),
+        }
     }
 
     /// `[(connector, kind), ...]` in the order they are sent.
     #[getter]
     fn legs(&self) -> Vec<(String, String)> {
-        self.inner.legs.iter().map(|leg| (leg.connector.clone(), leg.kind.clone())).collect()
+        self.inner
+            .legs
+            .iter()
+            .map(|leg| (leg.connector.clone(), leg.kind.clone()))
+            .collect()
     }
 
     #[getter]
@@ -323,19 +332,31 @@ impl Staged {
     /// Subjects to write, in key order.
     #[getter]
     fn subjects(&self) -> Vec<String> {
-        self.inner.writes.iter().map(|(subject, _, _)| subject.to_string()).collect()
+        self.inner
+            .writes
+            .iter()
+            .map(|(subject, _, _)| subject.to_string())
+            .collect()
     }
 
     /// The versions the database must still hold, same order.
     #[getter]
     fn versions(&self) -> Vec<i64> {
-        self.inner.writes.iter().map(|(_, version, _)| *version).collect()
+        self.inner
+            .writes
+            .iter()
+            .map(|(_, version, _)| *version)
+            .collect()
     }
 
     /// The next states, same order.
     #[getter]
     fn states<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.inner.writes.iter().map(|(_, _, state)| PyBytes::new(py, state)).collect()
+        self.inner
+            .writes
+            .iter()
+            .map(|(_, _, state)| PyBytes::new(py, state))
+            .collect()
     }
 
     /// Places in the batch of those to write.
@@ -352,7 +373,13 @@ impl Staged {
             .iter()
             .map(|(index, breaches)| {
                 let inner = admit::refusal_of_breaches(breaches);
-                (*index, Refusal { inner, idempotency: None })
+                (
+                    *index,
+                    Refusal {
+                        inner,
+                        idempotency: None,
+                    },
+                )
             })
             .collect()
     }
@@ -374,19 +401,30 @@ impl Staged {
 type RawHeaders = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 fn borrowed(headers: &RawHeaders) -> Vec<(&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (&**name, &**value)).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect()
 }
 
 fn refusal(inner: problem::Refusal) -> Refusal {
-    Refusal { inner, idempotency: None }
+    Refusal {
+        inner,
+        idempotency: None,
+    }
 }
 
 /// A refusal or what is missing, as the Python object that says so.
 fn stopped(py: Python<'_>, stop: Stop) -> PyResult<Py<PyAny>> {
     match stop {
-        Stop::Refused { refusal, idempotency } => {
-            Refusal { inner: refusal, idempotency }.into_py_any(py)
+        Stop::Refused {
+            refusal,
+            idempotency,
+        } => Refusal {
+            inner: refusal,
+            idempotency,
         }
+        .into_py_any(py),
         Stop::Missing(inner) => MissingFacts { inner }.into_py_any(py),
     }
 }
@@ -403,7 +441,10 @@ impl Core {
     #[new]
     #[pyo3(signature = (*, rules, routing, issuer, audience, lookup_key, quote_key, quote_ttl_ms,
         feed_age_ms_max, token_cache_size_max, card_cache_size_max, subject_cache_size_max))]
-    #[expect(clippy::too_many_arguments, reason = "keyword-only settings, each named by the caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword-only settings, each named by the caller"
+    )]
     fn new(
         rules: &[u8],
         routing: &[u8],
@@ -430,12 +471,17 @@ impl Core {
         };
         let rules = Rules::read(rules).map_err(value_error)?;
         let routing = RoutingTable::read(routing).map_err(value_error)?;
-        Ok(Self { inner: admit::Core::new(settings, rules, routing) })
+        Ok(Self {
+            inner: admit::Core::new(settings, rules, routing),
+        })
     }
 
     /// Adds a verification key: 32 bytes (RFC 8032).
     fn add_key(&mut self, kid: &str, public_key: &[u8]) -> PyResult<()> {
-        self.inner.verifier.add_key(kid, public_key).map_err(value_error)
+        self.inner
+            .verifier
+            .add_key(kid, public_key)
+            .map_err(value_error)
     }
 
     /// `kind` is `jti`, `sid`, `sub` or `client`; times are Unix seconds.
@@ -449,7 +495,9 @@ impl Core {
     ) -> PyResult<()> {
         let kind = RevocationKind::parse(kind)
             .ok_or_else(|| PyValueError::new_err("kind must be jti, sid, sub or client"))?;
-        self.inner.revocations.apply(seq, kind, value, not_before_s, expires_s);
+        self.inner
+            .revocations
+            .apply(seq, kind, value, not_before_s, expires_s);
         Ok(())
     }
 
@@ -475,7 +523,14 @@ impl Core {
         is_active: bool,
         version: i32,
     ) {
-        let card = Card { owner, scheme, bin, lookup, is_active, version };
+        let card = Card {
+            owner,
+            scheme,
+            bin,
+            lookup,
+            is_active,
+            version,
+        };
         self.inner.put_card(id, Some(card));
     }
 
@@ -498,7 +553,10 @@ impl Core {
 
     /// Takes a limit state as the database holds it; no row is version 0 and no bytes.
     fn load_state(&mut self, subject: &str, version: i64, state: &[u8]) -> PyResult<()> {
-        self.inner.book.load(subject, version, state).map_err(value_error)
+        self.inner
+            .book
+            .load(subject, version, state)
+            .map_err(value_error)
     }
 
     fn forget_state(&mut self, subject: &str) {
@@ -538,7 +596,13 @@ impl Core {
         now_ms: i64,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
-        match self.inner.admit(Call { method, path, headers: &headers, body, now_ms }) {
+        match self.inner.admit(Call {
+            method,
+            path,
+            headers: &headers,
+            body,
+            now_ms,
+        }) {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -554,7 +618,13 @@ impl Core {
         now_ms: i64,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
-        match self.inner.quote(Call { method, path, headers: &headers, body, now_ms }) {
+        match self.inner.quote(Call {
+            method,
+            path,
+            headers: &headers,
+            body,
+            now_ms,
+        }) {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -577,7 +647,10 @@ impl Core {
     /// Evaluates a batch of admissions again, for the write that makes them durable.
     fn stage(&mut self, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
         let batch: Vec<&admit::Admission> = batch.iter().map(|one| &one.inner).collect();
-        self.inner.stage(&batch).map(|inner| Staged { inner }).map_err(value_error)
+        self.inner
+            .stage(&batch)
+            .map(|inner| Staged { inner })
+            .map_err(value_error)
     }
 
     /// Prepares headroom given back: `(reservation, amount)`, where no amount means all of it.
@@ -587,7 +660,9 @@ impl Core {
             .map(|(reservation, amount)| limits::read_reservation(reservation, *amount))
             .collect::<Result<Vec<_>, _>>()
             .map_err(value_error)?;
-        Ok(Staged { inner: self.inner.book.stage_give_back(&batch) })
+        Ok(Staged {
+            inner: self.inner.book.stage_give_back(&batch),
+        })
     }
 
     fn commit(&mut self, staged: &Staged) {

@@ -111,20 +111,30 @@ pub struct Admission {
 impl Admission {
     /// What it takes from limits, to be stored with it.
     pub fn reservation(&self) -> Vec<u8> {
-        let taken: Vec<Taken> = self.asks.iter().filter_map(|ask| ask.taken.clone()).collect();
+        let taken: Vec<Taken> = self
+            .asks
+            .iter()
+            .filter_map(|ask| ask.taken.clone())
+            .collect();
         limits::write_reservation(&taken)
     }
 }
 
 #[derive(Debug)]
 pub enum Stop {
-    Refused { refusal: Refusal, idempotency: Option<Idempotency> },
+    Refused {
+        refusal: Refusal,
+        idempotency: Option<Idempotency>,
+    },
     Missing(Missing),
 }
 
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { refusal, idempotency: None }
+        Self::Refused {
+            refusal,
+            idempotency: None,
+        }
     }
 }
 
@@ -225,7 +235,10 @@ impl Core {
 
     /// Refuses when revocations have not been read lately: closed when blind.
     pub fn check_feed(&self, now_ms: i64) -> Result<(), Refusal> {
-        if self.revocations.is_stale(now_ms, self.settings.feed_age_ms_max) {
+        if self
+            .revocations
+            .is_stale(now_ms, self.settings.feed_age_ms_max)
+        {
             let detail = "Revocations have not been read lately; try again with the same key.";
             return Err(Refusal::new("revocation-feed-stale", detail));
         }
@@ -241,19 +254,33 @@ impl Core {
         let key = idempotency_key(call.headers)?;
         let value = request::read_json(call.body)?;
         let request = request::read_payment(&value)?;
-        let idempotency = idempotency_of(&claims, call.method, call.path, &key, &json::canonical(&value));
-        let decision = self.decide(&claims, &request, call.now_ms).map_err(|stop| match stop {
-            Stop::Refused { refusal, .. } if refusal.is_decision => {
-                Stop::Refused { refusal, idempotency: Some(idempotency) }
-            }
-            other => other,
-        })?;
+        let idempotency = idempotency_of(
+            &claims,
+            call.method,
+            call.path,
+            &key,
+            &json::canonical(&value),
+        );
+        let decision = self
+            .decide(&claims, &request, call.now_ms)
+            .map_err(|stop| match stop {
+                Stop::Refused { refusal, .. } if refusal.is_decision => Stop::Refused {
+                    refusal,
+                    idempotency: Some(idempotency),
+                },
+                other => other,
+            })?;
         let breaches = self.book.breaches(&decision.asks);
         if !breaches.is_empty() {
             let refusal = refusal_of_breaches(&breaches);
-            return Err(Stop::Refused { refusal, idempotency: Some(idempotency) });
+            return Err(Stop::Refused {
+                refusal,
+                idempotency: Some(idempotency),
+            });
         }
-        self.book.reserve(&decision.asks).map_err(|error| fault(&error))?;
+        self.book
+            .reserve(&decision.asks)
+            .map_err(|error| fault(&error))?;
         Ok(Admission {
             claims,
             idempotency,
@@ -307,7 +334,10 @@ impl Core {
         let card = match self.cards.get(card_id) {
             None => {
                 let cards = vec![card_id.to_owned()];
-                return Err(Stop::Missing(Missing { cards, ..Missing::default() }));
+                return Err(Stop::Missing(Missing {
+                    cards,
+                    ..Missing::default()
+                }));
             }
             Some(Some(card)) if card.owner == claims.sub => Arc::clone(card),
             Some(_) => return Err(Refusal::new("not-found", "There is no such card.").into()),
@@ -353,7 +383,12 @@ impl Core {
         let source_scheme = parties.source.as_ref().map_or("", |card| &card.scheme);
         let routing = Arc::clone(&self.routing);
         let legs = routing
-            .legs(request.operation, source_scheme, &parties.destination_scheme, &request.currency)
+            .legs(
+                request.operation,
+                source_scheme,
+                &parties.destination_scheme,
+                &request.currency,
+            )
             .map_err(|reason| match reason {
                 NoRoute::Operation => Refusal::decision(
                     "unsupported-operation",
@@ -379,14 +414,16 @@ impl Core {
         };
         let rules = Arc::clone(&self.rules);
         let commission = match &request.quote_id {
-            Some(id) => {
-                quote::open(&self.settings.quote_key, id, &claims.sub, request, now_ms)?
-            }
+            Some(id) => quote::open(&self.settings.quote_key, id, &claims.sub, request, now_ms)?,
             None => commission_of(&rules, &facts, request.amount)?,
         };
         let asks = asks_of(&rules, &facts, claims, &parties, request.amount);
         self.check_known(&asks)?;
-        let scheme = if source_scheme.is_empty() { &parties.destination_scheme } else { source_scheme };
+        let scheme = if source_scheme.is_empty() {
+            &parties.destination_scheme
+        } else {
+            source_scheme
+        };
         Ok(Decision {
             scheme: scheme.to_owned(),
             source_version: parties.source.as_ref().map(|card| card.version),
@@ -418,19 +455,24 @@ impl Core {
             }
             merchant_id = Some(claims.sub.clone());
         }
-        let merchant = merchant_id.as_ref().and_then(|id| match self.merchants.get(id.as_str()) {
-            Some(found) => found.clone(),
-            None => {
-                missing.merchants.push(id.clone());
-                None
-            }
-        });
+        let merchant = merchant_id
+            .as_ref()
+            .and_then(|id| match self.merchants.get(id.as_str()) {
+                Some(found) => found.clone(),
+                None => {
+                    missing.merchants.push(id.clone());
+                    None
+                }
+            });
         if missing != Missing::default() {
             return Err(Stop::Missing(missing));
         }
         let not_found = |pointer: &str, what: &str| Refusal {
             is_decision: true,
-            errors: vec![FieldError { pointer: pointer.to_owned(), detail: what.to_owned() }],
+            errors: vec![FieldError {
+                pointer: pointer.to_owned(),
+                detail: what.to_owned(),
+            }],
             ..Refusal::new("not-found", what)
         };
         let not_active = || Refusal::decision("card-not-active", "Verify the card first.");
@@ -457,18 +499,26 @@ impl Core {
                 return Err(not_found("/destination/card", "There is no such card.").into())
             }
             (Destination::Pan(pan), _) => {
-                let scheme = self.scheme_of(pan).map(str::to_owned).ok_or_else(|| Refusal {
-                    is_decision: true,
-                    ..Refusal::at(
-                        "unsupported-scheme",
-                        "/destination/pan",
-                        "No supported scheme issues this card.",
-                    )
-                })?;
+                let scheme = self
+                    .scheme_of(pan)
+                    .map(str::to_owned)
+                    .ok_or_else(|| Refusal {
+                        is_decision: true,
+                        ..Refusal::at(
+                            "unsupported-scheme",
+                            "/destination/pan",
+                            "No supported scheme issues this card.",
+                        )
+                    })?;
                 (scheme, Some(self.lookup_of(pan)))
             }
         };
-        Ok(Parties { source, destination_scheme, destination_lookup, merchant })
+        Ok(Parties {
+            source,
+            destination_scheme,
+            destination_lookup,
+            merchant,
+        })
     }
 
     fn card(&mut self, id: &str, missing: &mut Missing) -> Option<Arc<Card>> {
@@ -492,12 +542,18 @@ impl Core {
             return Ok(());
         }
         subjects.dedup();
-        Err(Stop::Missing(Missing { subjects, ..Missing::default() }))
+        Err(Stop::Missing(Missing {
+            subjects,
+            ..Missing::default()
+        }))
     }
 
     /// Evaluates a batch of admissions again, for the write that makes them durable.
     pub fn stage(&mut self, batch: &[&Admission]) -> Result<Staged, LimitsError> {
-        let asks: Vec<&[Ask]> = batch.iter().map(|admission| admission.asks.as_slice()).collect();
+        let asks: Vec<&[Ask]> = batch
+            .iter()
+            .map(|admission| admission.asks.as_slice())
+            .collect();
         self.book.stage(&asks)
     }
 
@@ -513,13 +569,19 @@ impl Core {
         version: u32,
         amount_minor: i64,
     ) -> Result<Commission, Refusal> {
-        let plan = self.rules.plan_version(plan, version).ok_or_else(plan_missing)?;
+        let plan = self
+            .rules
+            .plan_version(plan, version)
+            .ok_or_else(plan_missing)?;
         commission::compute(&plan, amount_minor).map_err(commission_refusal)
     }
 }
 
 fn plan_missing() -> Refusal {
-    Refusal::decision("commission-plan-missing", "No commission plan covers this operation.")
+    Refusal::decision(
+        "commission-plan-missing",
+        "No commission plan covers this operation.",
+    )
 }
 
 fn commission_refusal(error: CommissionError) -> Refusal {
@@ -528,9 +590,10 @@ fn commission_refusal(error: CommissionError) -> Refusal {
             "commission-exceeds-amount",
             "The commission would leave nothing to credit.",
         ),
-        CommissionError::Money(_) => {
-            Refusal::decision("amount-out-of-range", "The amount and its commission do not fit.")
-        }
+        CommissionError::Money(_) => Refusal::decision(
+            "amount-out-of-range",
+            "The amount and its commission do not fit.",
+        ),
     }
 }
 
@@ -551,12 +614,16 @@ fn asks_of(
         let id = match kind {
             SubjectKind::Card => parties.source.as_ref().map(|card| card.lookup.as_str()),
             SubjectKind::DestinationCard => parties.destination_lookup.as_deref(),
-            SubjectKind::User => claims.sub.starts_with("usr_").then_some(claims.sub.as_str()),
+            SubjectKind::User => claims
+                .sub
+                .starts_with("usr_")
+                .then_some(claims.sub.as_str()),
             SubjectKind::Merchant => parties.merchant.as_ref().map(|(id, _)| id.as_str()),
             SubjectKind::Device => Some(claims.device.as_str()).filter(|id| !id.is_empty()),
-            SubjectKind::IssuerBin => {
-                parties.source.as_ref().and_then(|card| card.bin.get(..ISSUER_BIN_LENGTH))
-            }
+            SubjectKind::IssuerBin => parties
+                .source
+                .as_ref()
+                .and_then(|card| card.bin.get(..ISSUER_BIN_LENGTH)),
             SubjectKind::Scheme => Some(facts.source_scheme).filter(|scheme| !scheme.is_empty()),
             SubjectKind::Platform => Some("oqim"),
         }?;
@@ -576,13 +643,22 @@ pub fn refusal_of_breaches(breaches: &[Breach]) -> Refusal {
     let detail = breaches.first().map_or_else(String::new, Breach::detail);
     let errors = breaches
         .iter()
-        .map(|breach| FieldError { pointer: "/amount".to_owned(), detail: breach.detail() })
+        .map(|breach| FieldError {
+            pointer: "/amount".to_owned(),
+            detail: breach.detail(),
+        })
         .collect();
-    Refusal { errors, ..Refusal::decision("limit-exceeded", detail) }
+    Refusal {
+        errors,
+        ..Refusal::decision("limit-exceeded", detail)
+    }
 }
 
 fn internal() -> Refusal {
-    Refusal::new("internal-error", "The gateway has a fault; nothing was done.")
+    Refusal::new(
+        "internal-error",
+        "The gateway has a fault; nothing was done.",
+    )
 }
 
 fn fault(error: &LimitsError) -> Refusal {
@@ -607,15 +683,24 @@ fn header_values<'a>(
 fn bearer_token<'a>(headers: &'a Headers<'a>) -> Result<&'a [u8], Refusal> {
     let mut values = header_values(headers, "authorization");
     let value = values.next().ok_or_else(|| {
-        Refusal::new("unauthenticated", "Send Authorization: Bearer with an access token.")
+        Refusal::new(
+            "unauthenticated",
+            "Send Authorization: Bearer with an access token.",
+        )
     })?;
     if values.next().is_some() {
-        return Err(Refusal::new("invalid-request", "Send one Authorization header."));
+        return Err(Refusal::new(
+            "invalid-request",
+            "Send one Authorization header.",
+        ));
     }
     let scheme = value.get(..7).unwrap_or_default();
     let token = value.get(7..).unwrap_or_default().trim_ascii_start();
     if !scheme.eq_ignore_ascii_case(b"bearer ") || token.is_empty() {
-        return Err(Refusal::new("invalid-token", "Send Authorization: Bearer with an access token."));
+        return Err(Refusal::new(
+            "invalid-token",
+            "Send Authorization: Bearer with an access token.",
+        ));
     }
     Ok(token)
 }
@@ -626,7 +711,9 @@ pub fn check_media(headers: &Headers<'_>, body: &[u8]) -> Result<(), Refusal> {
         let detail = "Send the body without Content-Encoding.";
         return Err(Refusal::new("unsupported-content-encoding", detail));
     }
-    let media = header_values(headers, "content-type").next().unwrap_or_default();
+    let media = header_values(headers, "content-type")
+        .next()
+        .unwrap_or_default();
     let media = String::from_utf8_lossy(media).to_ascii_lowercase();
     let mut parts = media.split(';').map(str::trim);
     let is_json = parts.next() == Some("application/json");
@@ -640,7 +727,10 @@ pub fn check_media(headers: &Headers<'_>, body: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::new("unsupported-media-type", detail));
     }
     if body.len() > BODY_BYTES_MAX {
-        return Err(Refusal::new("payload-too-large", "The body may have 64 KiB at most."));
+        return Err(Refusal::new(
+            "payload-too-large",
+            "The body may have 64 KiB at most.",
+        ));
     }
     Ok(())
 }
@@ -709,7 +799,10 @@ pub fn idempotency_of(
     fingerprint.update(path.as_bytes());
     fingerprint.update([0]);
     fingerprint.update(canonical_body);
-    Idempotency { scope: short, fingerprint: fingerprint.finalize().into() }
+    Idempotency {
+        scope: short,
+        fingerprint: fingerprint.finalize().into(),
+    }
 }
 
 #[derive(Serialize)]

@@ -16,7 +16,11 @@ pub struct GenerationalCache<K, V> {
 
 impl<K: Eq + Hash, V> GenerationalCache<K, V> {
     pub fn new(generation_size_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation_size_max }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            generation_size_max,
+        }
     }
 
     pub fn get<Q>(&mut self, key: &Q) -> Option<&V>

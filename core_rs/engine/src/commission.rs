@@ -45,7 +45,11 @@ pub struct Commission {
 impl Commission {
     /// Sum of the VAT lines.
     pub fn vat_total(&self) -> i64 {
-        self.lines.iter().filter(|line| line.kind == "vat").map(|line| line.amount).sum()
+        self.lines
+            .iter()
+            .filter(|line| line.kind == "vat")
+            .map(|line| line.amount)
+            .sum()
     }
 
     /// JSON array of the lines, to be stored with the payment.
@@ -61,7 +65,9 @@ pub fn compute(plan: &Plan, amount_minor: i64) -> Result<Commission, CommissionE
     for component in &plan.components {
         let line = component_line(component, amount_minor)?;
         total = money::add(total, line.amount)?;
-        let vat = component.vat_millionths.map(|vat| vat_line(component, line.amount, vat));
+        let vat = component
+            .vat_millionths
+            .map(|vat| vat_line(component, line.amount, vat));
         lines.push(line);
         if let Some(vat) = vat.transpose()? {
             total = money::add(total, vat.amount)?;
@@ -92,7 +98,11 @@ fn component_line(component: &Component, basis: i64) -> Result<Line, CommissionE
         ComponentKind::Fixed { amount_minor } => {
             ("fixed", Exact::whole(*amount_minor), *amount_minor)
         }
-        ComponentKind::Percent { percent_millionths, min_minor, max_minor } => {
+        ComponentKind::Percent {
+            percent_millionths,
+            min_minor,
+            max_minor,
+        } => {
             let exact = Exact::percent_of(basis, *percent_millionths)?;
             let rounded = exact.rounded(component.rounding)?;
             ("percent", exact, rounded.clamp(*min_minor, *max_minor))
@@ -136,7 +146,12 @@ mod tests {
                "components":{components}}}]}}"#
         );
         let rules = Rules::read(text.as_bytes()).unwrap();
-        rules.plan_for(&Facts { operation: "transfer", ..Facts::default() }).unwrap()
+        rules
+            .plan_for(&Facts {
+                operation: "transfer",
+                ..Facts::default()
+            })
+            .unwrap()
     }
 
     const BANK: &str = r#"[{"name":"bank","kind":"percent","percent":"0.5","min":50000,
@@ -151,19 +166,30 @@ mod tests {
             .map(|line| (line.component.as_str(), line.kind.as_str(), line.amount))
             .collect();
         assert_eq!(
-            vec![("bank", "percent", 750_000), ("bank", "vat", 90_000), ("processor", "fixed", 20_000)],
+            vec![
+                ("bank", "percent", 750_000),
+                ("bank", "vat", 90_000),
+                ("processor", "fixed", 20_000)
+            ],
             amounts
         );
         assert_eq!(860_000, commission.total);
         assert_eq!(90_000, commission.vat_total());
-        assert_eq!((150_860_000, 150_000_000), (commission.total_debit, commission.total_credit));
+        assert_eq!(
+            (150_860_000, 150_000_000),
+            (commission.total_debit, commission.total_credit)
+        );
     }
 
     #[test]
     fn the_payer_decides_who_carries_it() {
         let of = |payer| {
             let commission = compute(&plan(payer, BANK), 1_000_000).unwrap();
-            (commission.total, commission.total_debit, commission.total_credit)
+            (
+                commission.total,
+                commission.total_debit,
+                commission.total_credit,
+            )
         };
         assert_eq!((76_000, 1_076_000, 1_000_000), of("sender"));
         assert_eq!((76_000, 1_000_000, 924_000), of("receiver"));
@@ -179,7 +205,10 @@ mod tests {
 
     #[test]
     fn the_exact_value_is_kept_as_a_fraction() {
-        let plan = plan("sender", r#"[{"name":"b","kind":"percent","percent":"0.333333"}]"#);
+        let plan = plan(
+            "sender",
+            r#"[{"name":"b","kind":"percent","percent":"0.333333"}]"#,
+        );
         let commission = compute(&plan, 1_000).unwrap();
         assert_eq!("333333/100000", commission.lines[0].exact);
         assert_eq!(3, commission.total);

@@ -37,7 +37,11 @@ pub fn parse(body: &[u8]) -> Result<Value<'_>, JsonError> {
     if text.starts_with('\u{feff}') {
         return Err(JsonError::Encoding);
     }
-    let mut parser = Parser { text, at: 0, path: Vec::new() };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        path: Vec::new(),
+    };
     let value = parser.value()?;
     parser.skip_space();
     if parser.at == text.len() {
@@ -117,7 +121,9 @@ impl<'a> Parser<'a> {
                 step.push_str(&name);
             }
             if members.iter().any(|(seen, _)| *seen == name) {
-                return Err(JsonError::Duplicate { pointer: pointer_of(&self.path) });
+                return Err(JsonError::Duplicate {
+                    pointer: pointer_of(&self.path),
+                });
             }
             self.skip_space();
             self.expect(":")?;
@@ -272,11 +278,16 @@ impl<'a> Parser<'a> {
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {
-        let digits =
-            self.text.as_bytes().get(self.at..self.at + 4).ok_or(JsonError::Malformed)?;
+        let digits = self
+            .text
+            .as_bytes()
+            .get(self.at..self.at + 4)
+            .ok_or(JsonError::Malformed)?;
         let mut code = 0;
         for digit in digits {
-            let value = char::from(*digit).to_digit(16).ok_or(JsonError::Malformed)?;
+            let value = char::from(*digit)
+                .to_digit(16)
+                .ok_or(JsonError::Malformed)?;
             code = code * 16 + value;
         }
         self.at += 4;
@@ -314,7 +325,10 @@ pub fn find_forbidden(value: &Value<'_>) -> Option<String> {
                 }
             }
             Value::Object(members) => {
-                if members.iter().any(|(name, _)| name.chars().any(is_forbidden)) {
+                if members
+                    .iter()
+                    .any(|(name, _)| name.chars().any(is_forbidden))
+                {
                     return Some(pointer);
                 }
                 for (name, member) in members.iter().rev() {
@@ -427,7 +441,12 @@ mod tests {
             (deep.as_bytes(), TooDeep),
         ];
         for (body, expected) in rows {
-            assert_eq!(Err(expected), parse(body), "{}", String::from_utf8_lossy(body));
+            assert_eq!(
+                Err(expected),
+                parse(body),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 
@@ -445,7 +464,10 @@ mod tests {
     #[test]
     fn canonical_form_sorts_and_unescapes() {
         let value = parse(br#" { "b" : [1, -0], "a\u0041" : "\u00e9\n\/" } "#).unwrap();
-        assert_eq!("{\"aA\":\"é\\n/\",\"b\":[1,0]}".as_bytes(), canonical(&value));
+        assert_eq!(
+            "{\"aA\":\"é\\n/\",\"b\":[1,0]}".as_bytes(),
+            canonical(&value)
+        );
     }
 
     #[test]

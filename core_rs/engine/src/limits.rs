@@ -103,10 +103,14 @@ impl State {
             .find(|counter| counter.id == taken.counter && counter.window == taken.window);
         match found {
             Some(counter) => {
-                counter.amount =
-                    counter.amount.checked_add(taken.amount).ok_or(LimitsError::Overflow)?;
-                counter.count =
-                    counter.count.checked_add(taken.count).ok_or(LimitsError::Overflow)?;
+                counter.amount = counter
+                    .amount
+                    .checked_add(taken.amount)
+                    .ok_or(LimitsError::Overflow)?;
+                counter.count = counter
+                    .count
+                    .checked_add(taken.count)
+                    .ok_or(LimitsError::Overflow)?;
             }
             None => self.counters.push(Counter {
                 id: taken.counter,
@@ -126,7 +130,8 @@ impl State {
                 counter.count = counter.count.saturating_sub(taken.count);
             }
         }
-        self.counters.retain(|counter| counter.amount > 0 || counter.count > 0);
+        self.counters
+            .retain(|counter| counter.amount > 0 || counter.count > 0);
     }
 }
 
@@ -147,8 +152,13 @@ pub fn write_reservation(taken: &[Taken]) -> Vec<u8> {
     for one in taken {
         out.push(u8::try_from(one.subject.len()).unwrap_or(u8::MAX));
         out.extend_from_slice(one.subject.as_bytes());
-        Counter { id: one.counter, window: one.window, amount: one.amount, count: one.count }
-            .write(&mut out);
+        Counter {
+            id: one.counter,
+            window: one.window,
+            amount: one.amount,
+            count: one.count,
+        }
+        .write(&mut out);
     }
     out
 }
@@ -164,14 +174,20 @@ pub fn read_reservation(
         let length = usize::from(*length);
         let subject = rest.get(..length).ok_or(LimitsError::Reservation)?;
         let subject = std::str::from_utf8(subject).map_err(|_| LimitsError::Reservation)?;
-        let counter = rest.get(length..length + COUNTER_BYTES).and_then(Counter::read);
+        let counter = rest
+            .get(length..length + COUNTER_BYTES)
+            .and_then(Counter::read);
         let counter = counter.ok_or(LimitsError::Reservation)?;
         all.push(Taken {
             subject: Arc::from(subject),
             counter: counter.id,
             window: counter.window,
             amount: amount_minor.map_or(counter.amount, |amount| amount.min(counter.amount)),
-            count: if amount_minor.is_some() { 0 } else { counter.count },
+            count: if amount_minor.is_some() {
+                0
+            } else {
+                counter.count
+            },
         });
         bytes = &rest[length + COUNTER_BYTES..];
     }
@@ -203,17 +219,25 @@ impl Ask {
                 (Some(taken), Some(unit.resets_at_ms(at_ms)))
             }
         };
-        Self { policy: Arc::clone(policy), taken, amount: amount_minor, resets_at_ms }
+        Self {
+            policy: Arc::clone(policy),
+            taken,
+            amount: amount_minor,
+            resets_at_ms,
+        }
     }
 
     /// What stops this ask when `used` is counted already.
     fn breach(&self, used: (i64, u32)) -> Option<Breach> {
         let policy = &self.policy;
         let over_amount = policy.max_amount.is_some_and(|cap| {
-            used.0.checked_add(self.amount).is_none_or(|asked| asked > cap)
+            used.0
+                .checked_add(self.amount)
+                .is_none_or(|asked| asked > cap)
         });
-        let over_count =
-            policy.max_count.is_some_and(|cap| used.1.checked_add(1).is_none_or(|n| n > cap));
+        let over_count = policy
+            .max_count
+            .is_some_and(|cap| used.1.checked_add(1).is_none_or(|n| n > cap));
         let under = policy.min_amount.is_some_and(|floor| self.amount < floor);
         (over_amount || over_count || under).then(|| Breach {
             policy: policy.id.clone(),
@@ -249,18 +273,27 @@ impl Breach {
     /// A sentence for the one whose limit it is.
     pub fn detail(&self) -> String {
         let subject = self.subject.name().replace('_', " ");
-        let until = self
-            .resets_at_ms
-            .map_or_else(String::new, |at| format!("; it grows again at {}", rfc3339(at)));
+        let until = self.resets_at_ms.map_or_else(String::new, |at| {
+            format!("; it grows again at {}", rfc3339(at))
+        });
         if self.min_amount.is_some_and(|floor| self.asked < floor) {
-            return format!("limit {}: the amount is below the least accepted", self.policy);
+            return format!(
+                "limit {}: the amount is below the least accepted",
+                self.policy
+            );
         }
         match (self.max_amount, self.max_count) {
             (Some(cap), _) if self.used_amount.saturating_add(self.asked) > cap => {
                 let left = (cap - self.used_amount).max(0);
-                format!("limit {} on this {subject}: {left} minor units are left{until}", self.policy)
+                format!(
+                    "limit {} on this {subject}: {left} minor units are left{until}",
+                    self.policy
+                )
             }
-            _ => format!("limit {} on this {subject}: no more payments{until}", self.policy),
+            _ => format!(
+                "limit {} on this {subject}: no more payments{until}",
+                self.policy
+            ),
         }
     }
 }
@@ -308,11 +341,16 @@ pub struct Book {
 
 impl Book {
     pub fn new(size_max: usize) -> Self {
-        Self { subjects: HashMap::new(), size_max }
+        Self {
+            subjects: HashMap::new(),
+            size_max,
+        }
     }
 
     pub fn is_known(&self, subject: &str) -> bool {
-        self.subjects.get(subject).is_some_and(|subject| subject.committed.is_some())
+        self.subjects
+            .get(subject)
+            .is_some_and(|subject| subject.committed.is_some())
     }
 
     pub fn len(&self) -> usize {
@@ -329,7 +367,10 @@ impl Book {
         self.make_room();
         let entry = self.subjects.entry_ref(subject).or_default();
         entry.was_used = true;
-        let is_older = entry.committed.as_ref().is_some_and(|(known, _)| *known > version);
+        let is_older = entry
+            .committed
+            .as_ref()
+            .is_some_and(|(known, _)| *known > version);
         if entry.staged.is_none() && !is_older {
             entry.committed = Some((version, state));
         }
@@ -363,7 +404,10 @@ impl Book {
                 .as_ref()
                 .map_or((0, 0), |(_, state)| state.used(taken.counter, taken.window));
             let outstanding = subject.outstanding.used(taken.counter, taken.window);
-            (committed.0.saturating_add(outstanding.0), committed.1.saturating_add(outstanding.1))
+            (
+                committed.0.saturating_add(outstanding.0),
+                committed.1.saturating_add(outstanding.1),
+            )
         })
     }
 
@@ -427,8 +471,11 @@ impl Book {
             }
             staged.admitted.push(index);
         }
-        let touched: HashSet<Arc<str>> =
-            staged.reserved.iter().map(|taken| Arc::clone(&taken.subject)).collect();
+        let touched: HashSet<Arc<str>> = staged
+            .reserved
+            .iter()
+            .map(|taken| Arc::clone(&taken.subject))
+            .collect();
         next.retain(|subject, _| touched.contains(subject));
         self.put_in_flight(next, &mut staged);
         Ok(staged)
@@ -477,7 +524,10 @@ impl Book {
             if next.contains_key(&taken.subject) {
                 continue;
             }
-            let committed = self.subjects.get(&taken.subject).and_then(|s| s.committed.clone());
+            let committed = self
+                .subjects
+                .get(&taken.subject)
+                .and_then(|s| s.committed.clone());
             if let Some(committed) = committed {
                 next.insert(Arc::clone(&taken.subject), committed);
             }
@@ -486,7 +536,9 @@ impl Book {
 
     fn put_in_flight(&mut self, next: HashMap<Arc<str>, (i64, State)>, staged: &mut Staged) {
         for (subject, (version, state)) in next {
-            staged.writes.push((Arc::clone(&subject), version, state.write()));
+            staged
+                .writes
+                .push((Arc::clone(&subject), version, state.write()));
             if let Some(entry) = self.subjects.get_mut(&subject) {
                 entry.staged = Some(state);
             }
@@ -544,7 +596,11 @@ mod tests {
                 "currency":"UZS","window":{{"kind":"calendar","unit":"day"}},{caps}}}]}}"#
         );
         let rules = Rules::read(text.as_bytes()).unwrap();
-        let facts = Facts { operation: "purchase", currency: "UZS", ..Facts::default() };
+        let facts = Facts {
+            operation: "purchase",
+            currency: "UZS",
+            ..Facts::default()
+        };
         let found = rules.policies_for(&facts).next().unwrap().clone();
         found
     }
@@ -577,7 +633,9 @@ mod tests {
                 book.commit(&staged);
             }
         }
-        assert!(book.breaches(&ask(&policy, 1000, AT + 86_400_000)).is_empty());
+        assert!(book
+            .breaches(&ask(&policy, 1000, AT + 86_400_000))
+            .is_empty());
     }
 
     #[test]
@@ -601,8 +659,13 @@ mod tests {
         book.roll_back(&staged);
         // Another worker took 500 meanwhile.
         let mut other = State::default();
-        other.take(ask(&policy, 500, AT)[0].taken.as_ref().unwrap()).unwrap();
-        assert_eq!(vec![Arc::from("card:1")], stage_one(&mut book, &asks).missing);
+        other
+            .take(ask(&policy, 500, AT)[0].taken.as_ref().unwrap())
+            .unwrap();
+        assert_eq!(
+            vec![Arc::from("card:1")],
+            stage_one(&mut book, &asks).missing
+        );
         book.load("card:1", 1, &other.write()).unwrap();
         let staged = stage_one(&mut book, &asks);
         assert_eq!(1, staged.refused.len());
@@ -669,7 +732,10 @@ mod tests {
             book.load(&format!("card:x{number}"), 0, b"").unwrap();
         }
         assert!(book.len() <= 201, "{}", book.len());
-        assert_eq!((1, 1), book.used(ask(&policy, 1, AT)[0].taken.as_ref().unwrap()));
+        assert_eq!(
+            (1, 1),
+            book.used(ask(&policy, 1, AT)[0].taken.as_ref().unwrap())
+        );
     }
 
     proptest! {

@@ -41,7 +41,10 @@ pub struct Exact {
 
 impl Exact {
     pub fn whole(amount_minor: i64) -> Self {
-        Self { numerator: i128::from(amount_minor), denominator: 1 }
+        Self {
+            numerator: i128::from(amount_minor),
+            denominator: 1,
+        }
     }
 
     /// `amount_minor x percent`, `percent` in millionths of a percent.
@@ -49,12 +52,19 @@ impl Exact {
         let product = i128::from(amount_minor)
             .checked_mul(i128::from(percent_millionths))
             .ok_or(MoneyError::Overflow)?;
-        Ok(Self { numerator: product, denominator: i128::from(PERCENT_HUNDRED) }.reduced())
+        Ok(Self {
+            numerator: product,
+            denominator: i128::from(PERCENT_HUNDRED),
+        }
+        .reduced())
     }
 
     fn reduced(self) -> Self {
         let divisor = greatest_common_divisor(self.numerator, self.denominator).max(1);
-        Self { numerator: self.numerator / divisor, denominator: self.denominator / divisor }
+        Self {
+            numerator: self.numerator / divisor,
+            denominator: self.denominator / divisor,
+        }
     }
 
     pub fn rounded(self, rounding: Rounding) -> Result<i64, MoneyError> {
@@ -137,10 +147,22 @@ mod tests {
             (0, 9, 0, 0, 0, 0),
         ];
         for (numerator, denominator, half_up, half_even, up, down) in rows {
-            let exact = Exact { numerator, denominator };
-            let got = [Rounding::HalfUp, Rounding::HalfEven, Rounding::Up, Rounding::Down]
-                .map(|rounding| exact.rounded(rounding).unwrap());
-            assert_eq!([half_up, half_even, up, down], got, "{numerator}/{denominator}");
+            let exact = Exact {
+                numerator,
+                denominator,
+            };
+            let got = [
+                Rounding::HalfUp,
+                Rounding::HalfEven,
+                Rounding::Up,
+                Rounding::Down,
+            ]
+            .map(|rounding| exact.rounded(rounding).unwrap());
+            assert_eq!(
+                [half_up, half_even, up, down],
+                got,
+                "{numerator}/{denominator}"
+            );
         }
     }
 
@@ -149,7 +171,18 @@ mod tests {
         assert_eq!(Ok(500_000), parse_percent("0.5"));
         assert_eq!(Ok(100_000_000), parse_percent("100"));
         assert_eq!(Ok(1), parse_percent("0.000001"));
-        for bad in ["", ".5", "5.", "-1", "100.000001", "0.0000001", "1e2", "٣", " 1", "1000"] {
+        for bad in [
+            "",
+            ".5",
+            "5.",
+            "-1",
+            "100.000001",
+            "0.0000001",
+            "1e2",
+            "٣",
+            " 1",
+            "1000",
+        ] {
             assert_eq!(Err(MoneyError::Percent), parse_percent(bad), "{bad:?}");
         }
     }

@@ -43,8 +43,8 @@ fn binding(sub: &str, request: &PaymentRequest) -> String {
 }
 
 fn seal(key: &[u8], payload: &[u8]) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(key)
-        .expect("HMAC takes a key of any length");
+    let mut mac =
+        <Hmac<Sha256> as hmac::Mac>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(payload);
     mac
 }
@@ -65,7 +65,11 @@ pub fn issue(
     })
     .unwrap_or_default();
     let tag = seal(key, &payload).finalize().into_bytes();
-    format!("qt_{}.{}", URL_SAFE_NO_PAD.encode(&payload), URL_SAFE_NO_PAD.encode(tag))
+    format!(
+        "qt_{}.{}",
+        URL_SAFE_NO_PAD.encode(&payload),
+        URL_SAFE_NO_PAD.encode(tag)
+    )
 }
 
 /// The commission promised, when the quote is ours, for this payment, and in time.
@@ -77,7 +81,10 @@ pub fn open(
     now_ms: i64,
 ) -> Result<Commission, Refusal> {
     let invalid = || {
-        Refusal::decision("quote-invalid", "Ask for a new quote for exactly this payment.")
+        Refusal::decision(
+            "quote-invalid",
+            "Ask for a new quote for exactly this payment.",
+        )
     };
     let (payload, tag) = quote_id
         .strip_prefix("qt_")
@@ -85,7 +92,9 @@ pub fn open(
         .ok_or_else(invalid)?;
     let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| invalid())?;
     let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| invalid())?;
-    seal(key, &payload).verify_slice(&tag).map_err(|_| invalid())?;
+    seal(key, &payload)
+        .verify_slice(&tag)
+        .map_err(|_| invalid())?;
     let payload: Payload = serde_json::from_slice(&payload).map_err(|_| invalid())?;
     if payload.bound_to != binding(sub, request) {
         return Err(invalid());
@@ -131,9 +140,14 @@ mod tests {
             total_credit: 100,
         };
         let quote = issue(b"key", "usr_1", &request(100), &commission, 1_000);
-        assert_eq!(Ok(commission), open(b"key", &quote, "usr_1", &request(100), 999));
+        assert_eq!(
+            Ok(commission),
+            open(b"key", &quote, "usr_1", &request(100), 999)
+        );
         let slug = |key: &[u8], quote: &str, sub, amount, now| {
-            open(key, quote, sub, &request(amount), now).unwrap_err().slug
+            open(key, quote, sub, &request(amount), now)
+                .unwrap_err()
+                .slug
         };
         assert_eq!("quote-expired", slug(b"key", &quote, "usr_1", 100, 1_000));
         assert_eq!("quote-invalid", slug(b"key", &quote, "usr_1", 101, 1));

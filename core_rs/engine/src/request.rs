@@ -59,9 +59,10 @@ pub struct PaymentRequest {
 /// Reads any body strictly: what cannot be read, or holds a forbidden character, is refused.
 pub fn read_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
     let value = json::parse(body).map_err(|error| match error {
-        JsonError::Malformed => {
-            Refusal::new("malformed-json", "The body must be one JSON document (RFC 8259).")
-        }
+        JsonError::Malformed => Refusal::new(
+            "malformed-json",
+            "The body must be one JSON document (RFC 8259).",
+        ),
         JsonError::Encoding => Refusal::new(
             "invalid-encoding",
             "The body must be UTF-8 without a byte-order mark or lone surrogates.",
@@ -88,9 +89,16 @@ pub fn read_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
 /// All faults are collected; the first in the order of members below names the problem.
 pub fn read_payment(value: &Value<'_>) -> Result<PaymentRequest, Refusal> {
     let Value::Object(members) = value else {
-        return Err(Refusal::at("schema-violation", "", "The body must be an object."));
+        return Err(Refusal::at(
+            "schema-violation",
+            "",
+            "The body must be an object.",
+        ));
     };
-    let mut reader = Reader { members, faults: Vec::new() };
+    let mut reader = Reader {
+        members,
+        faults: Vec::new(),
+    };
     reader.refuse_unknown();
     let operation = reader.operation();
     let amount = reader.amount();
@@ -102,7 +110,12 @@ pub fn read_payment(value: &Value<'_>) -> Result<PaymentRequest, Refusal> {
     let purpose = reader.purpose();
     let quote_id = reader.text("quote_id", QUOTE_LENGTH_MAX);
     let metadata = reader.metadata();
-    reader.check_shape(operation, source.as_deref(), destination.as_ref(), is_manual_capture);
+    reader.check_shape(
+        operation,
+        source.as_deref(),
+        destination.as_ref(),
+        is_manual_capture,
+    );
     let faults = reader.faults;
     let (Some(operation), Some(amount), Some(currency), Some(destination), true) =
         (operation, amount, currency, destination, faults.is_empty())
@@ -127,9 +140,14 @@ type Fault = (&'static str, FieldError);
 
 fn refusal_of(faults: Vec<Fault>) -> Refusal {
     let slug = faults.first().map_or("schema-violation", |(slug, _)| slug);
-    let detail = faults.first().map_or(String::new(), |(_, error)| error.detail.clone());
+    let detail = faults
+        .first()
+        .map_or(String::new(), |(_, error)| error.detail.clone());
     let errors = faults.into_iter().map(|(_, error)| error).collect();
-    Refusal { errors, ..Refusal::new(slug, detail) }
+    Refusal {
+        errors,
+        ..Refusal::new(slug, detail)
+    }
 }
 
 struct Reader<'v, 'a> {
@@ -152,13 +170,20 @@ const MEMBERS: [&str; 10] = [
 
 impl<'v> Reader<'v, '_> {
     fn fault(&mut self, slug: &'static str, pointer: &str, detail: &str) {
-        let error = FieldError { pointer: pointer.to_owned(), detail: detail.to_owned() };
+        let error = FieldError {
+            pointer: pointer.to_owned(),
+            detail: detail.to_owned(),
+        };
         self.faults.push((slug, error));
     }
 
     /// The member, where null is the same as absent.
     fn get(&self, name: &str) -> Option<&'v Value<'v>> {
-        let found = self.members.iter().find(|(seen, _)| seen == name).map(|(_, value)| value);
+        let found = self
+            .members
+            .iter()
+            .find(|(seen, _)| seen == name)
+            .map(|(_, value)| value);
         found.filter(|value| **value != Value::Null)
     }
 
@@ -175,9 +200,9 @@ impl<'v> Reader<'v, '_> {
 
     fn operation(&mut self) -> Option<&'static str> {
         let operation = match self.get("operation") {
-            Some(Value::Text(text)) => {
-                crate::rules::OPERATIONS.into_iter().find(|known| known == text)
-            }
+            Some(Value::Text(text)) => crate::rules::OPERATIONS
+                .into_iter()
+                .find(|known| known == text),
             _ => None,
         };
         if operation.is_none() {
@@ -222,7 +247,11 @@ impl<'v> Reader<'v, '_> {
                 None
             }
             _ => {
-                self.fault("schema-violation", "/currency", "A currency is needed, as text.");
+                self.fault(
+                    "schema-violation",
+                    "/currency",
+                    "A currency is needed, as text.",
+                );
                 None
             }
         }
@@ -266,15 +295,21 @@ impl<'v> Reader<'v, '_> {
 
     fn destination(&mut self) -> Option<Destination> {
         if self.get("destination").is_none() {
-            self.fault("schema-violation", "/destination", "A destination is needed.");
+            self.fault(
+                "schema-violation",
+                "/destination",
+                "A destination is needed.",
+            );
             return None;
         }
         let (kind, id) = self.party("destination", &["merchant", "card", "pan"])?;
         match kind.as_str() {
-            "merchant" => {
-                self.id_of(id, "mer_", "/destination/merchant").map(Destination::Merchant)
-            }
-            "card" => self.id_of(id, "card_", "/destination/card").map(Destination::Card),
+            "merchant" => self
+                .id_of(id, "mer_", "/destination/merchant")
+                .map(Destination::Merchant),
+            "card" => self
+                .id_of(id, "card_", "/destination/card")
+                .map(Destination::Card),
             _ if is_pan(&id) => Some(Destination::Pan(id)),
             _ => {
                 let detail = "Must be 12 to 19 digits with a valid check digit.";
@@ -302,7 +337,11 @@ impl<'v> Reader<'v, '_> {
             Some(Value::Text(text)) if text == "automatic" => false,
             Some(Value::Text(text)) if text == "manual" => true,
             Some(_) => {
-                self.fault("schema-violation", "/capture", "Must be automatic or manual.");
+                self.fault(
+                    "schema-violation",
+                    "/capture",
+                    "Must be automatic or manual.",
+                );
                 false
             }
         }
@@ -337,9 +376,15 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn metadata(&mut self) -> Vec<u8> {
-        let Some(value) = self.get("metadata") else { return b"{}".to_vec() };
+        let Some(value) = self.get("metadata") else {
+            return b"{}".to_vec();
+        };
         let Value::Object(members) = value else {
-            self.fault("schema-violation", "/metadata", "Must be an object of texts.");
+            self.fault(
+                "schema-violation",
+                "/metadata",
+                "Must be an object of texts.",
+            );
             return Vec::new();
         };
         if members.len() > METADATA_MEMBERS_MAX {
@@ -369,7 +414,9 @@ impl<'v> Reader<'v, '_> {
         destination: Option<&Destination>,
         is_manual_capture: bool,
     ) {
-        let (Some(operation), Some(destination)) = (operation, destination) else { return };
+        let (Some(operation), Some(destination)) = (operation, destination) else {
+            return;
+        };
         let goes_to_merchant = matches!(destination, Destination::Merchant(_));
         if (operation == "purchase") != goes_to_merchant {
             let detail = "A purchase goes to a merchant; a transfer or a payout to a card.";
@@ -384,7 +431,11 @@ impl<'v> Reader<'v, '_> {
             self.fault("schema-violation", "/source", "A source card is needed.");
         }
         if operation != "purchase" && is_manual_capture {
-            self.fault("schema-violation", "/capture", "Only a purchase can be captured later.");
+            self.fault(
+                "schema-violation",
+                "/capture",
+                "Only a purchase can be captured later.",
+            );
         }
     }
 }
@@ -431,8 +482,14 @@ mod tests {
     fn a_good_request_is_read_whole() {
         let parsed = json::parse(GOOD.as_bytes()).unwrap();
         let request = read_payment(&parsed).unwrap();
-        assert_eq!(("transfer", 150_000_000), (request.operation, request.amount));
-        assert_eq!(Destination::Pan("8600000000000015".into()), request.destination);
+        assert_eq!(
+            ("transfer", 150_000_000),
+            (request.operation, request.amount)
+        );
+        assert_eq!(
+            Destination::Pan("8600000000000015".into()),
+            request.destination
+        );
         assert_eq!(br#"{"order":"1001"}"#.to_vec(), request.metadata);
     }
 
@@ -454,11 +511,31 @@ mod tests {
             ("source", "{\"card\":\"card_../x\"}", "not-found"),
             ("source", "{\"pan\":\"8600000000000015\"}", "unknown-member"),
             ("source", "null", "schema-violation"),
-            ("destination", "{\"pan\":\"8600000000000016\"}", "invalid-pan"),
-            ("destination", "{\"pan\":\"8600 0000 0000 0015\"}", "invalid-pan"),
-            ("destination", "{\"pan\":\"٨٦٠٠٠٠٠٠٠٠٠٠٠٠١٥\"}", "invalid-pan"),
-            ("destination", "{\"merchant\":\"mer_1\"}", "schema-violation"),
-            ("destination", "{\"card\":\"card_1\",\"pan\":\"1\"}", "schema-violation"),
+            (
+                "destination",
+                "{\"pan\":\"8600000000000016\"}",
+                "invalid-pan",
+            ),
+            (
+                "destination",
+                "{\"pan\":\"8600 0000 0000 0015\"}",
+                "invalid-pan",
+            ),
+            (
+                "destination",
+                "{\"pan\":\"٨٦٠٠٠٠٠٠٠٠٠٠٠٠١٥\"}",
+                "invalid-pan",
+            ),
+            (
+                "destination",
+                "{\"merchant\":\"mer_1\"}",
+                "schema-violation",
+            ),
+            (
+                "destination",
+                "{\"card\":\"card_1\",\"pan\":\"1\"}",
+                "schema-violation",
+            ),
             ("capture", "\"manual\"", "schema-violation"),
             ("purpose", "\"7\"", "schema-violation"),
             ("status", "\"succeeded\"", "read-only-member"),
@@ -471,15 +548,29 @@ mod tests {
         }
         let long = format!("\"{}\"", "ў".repeat(256));
         assert_eq!("too-long", slug_with("description", &long));
-        assert_eq!("ok", slug_with("description", &format!("\"{}\"", "ў".repeat(255))));
+        assert_eq!(
+            "ok",
+            slug_with("description", &format!("\"{}\"", "ў".repeat(255)))
+        );
     }
 
     #[test]
     fn luhn_is_checked_on_ascii_digits_only() {
-        for good in ["8600000000000015", "5614680000000014", "9860000000000018", "4242420000000018"] {
+        for good in [
+            "8600000000000015",
+            "5614680000000014",
+            "9860000000000018",
+            "4242420000000018",
+        ] {
             assert!(is_pan(good), "{good}");
         }
-        for bad in ["", "0", "86000000000", "86000000000000000015", "8600000000000010"] {
+        for bad in [
+            "",
+            "0",
+            "86000000000",
+            "86000000000000000015",
+            "8600000000000010",
+        ] {
             assert!(!is_pan(bad), "{bad}");
         }
     }

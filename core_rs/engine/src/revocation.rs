@@ -66,7 +66,10 @@ impl RevocationSet {
             .entry(kind)
             .or_default()
             .entry(value.to_owned())
-            .or_insert(Entry { not_before_s, expires_s });
+            .or_insert(Entry {
+                not_before_s,
+                expires_s,
+            });
         entry.not_before_s = entry.not_before_s.max(not_before_s);
         entry.expires_s = entry.expires_s.max(expires_s);
         self.applied_seq = self.applied_seq.max(seq);
@@ -140,7 +143,11 @@ mod tests {
         ] {
             let mut set = RevocationSet::default();
             set.apply(1, kind, value, not_before, 2_000);
-            assert_eq!(refused, set.refuses(&claims()), "{kind:?} {value} {not_before}");
+            assert_eq!(
+                refused,
+                set.refuses(&claims()),
+                "{kind:?} {value} {not_before}"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ impl BinTable {
                 && row.prefix.bytes().all(|byte| byte.is_ascii_digit());
             if !is_prefix || table.schemes.contains_key(&row.prefix) {
                 let reason = "a BIN prefix is 1 to 8 digits and appears once";
-                return Err(RulesError::Rule { rule: row.prefix, reason });
+                return Err(RulesError::Rule {
+                    rule: row.prefix,
+                    reason,
+                });
             }
             table.length_max = table.length_max.max(row.prefix.len());
             table.schemes.insert(row.prefix, row.scheme);
@@ -106,7 +109,10 @@ impl RoutingTable {
             }
             routes.insert(key, route);
         }
-        Ok(Self { bins: BinTable::read(form.bins)?, routes })
+        Ok(Self {
+            bins: BinTable::read(form.bins)?,
+            routes,
+        })
     }
 
     /// The legs in order. An absent scheme is `""`.
@@ -117,8 +123,11 @@ impl RoutingTable {
         destination_scheme: &str,
         currency: &str,
     ) -> Result<&[Leg], NoRoute> {
-        let key =
-            (operation.to_owned(), source_scheme.to_owned(), destination_scheme.to_owned());
+        let key = (
+            operation.to_owned(),
+            source_scheme.to_owned(),
+            destination_scheme.to_owned(),
+        );
         let route = self.routes.get(&key).ok_or(NoRoute::Operation)?;
         if route.currencies.iter().any(|listed| listed == currency) {
             Ok(&route.legs)
@@ -154,9 +163,18 @@ mod tests {
             RoutingTable::read(format!(r#"{{"bins":[],"routes":[{routes}]}}"#).as_bytes())
         };
         let table = read(route).unwrap();
-        assert_eq!("credit", table.legs("payout", "", "visa", "UZS").unwrap()[0].kind);
-        assert_eq!(Err(NoRoute::Currency), table.legs("payout", "", "visa", "USD"));
-        assert_eq!(Err(NoRoute::Operation), table.legs("payout", "", "humo", "UZS"));
+        assert_eq!(
+            "credit",
+            table.legs("payout", "", "visa", "UZS").unwrap()[0].kind
+        );
+        assert_eq!(
+            Err(NoRoute::Currency),
+            table.legs("payout", "", "visa", "USD")
+        );
+        assert_eq!(
+            Err(NoRoute::Operation),
+            table.legs("payout", "", "humo", "UZS")
+        );
         assert!(read(&format!("{route},{route}")).is_err());
     }
 }

@@ -95,7 +95,10 @@ impl Effective {
                 reason: "effective_from and effective_to are RFC 3339 times with an offset",
             }),
         };
-        Ok(Self { from_ms: at(from, i64::MIN)?, to_ms: at(to, i64::MAX)? })
+        Ok(Self {
+            from_ms: at(from, i64::MIN)?,
+            to_ms: at(to, i64::MAX)?,
+        })
     }
 
     fn contains(&self, at_ms: i64) -> bool {
@@ -164,9 +167,15 @@ enum ComponentForm {
 
 #[derive(Debug, Clone)]
 pub enum ComponentKind {
-    Fixed { amount_minor: i64 },
+    Fixed {
+        amount_minor: i64,
+    },
     /// Clamped to `[min, max]` after rounding.
-    Percent { percent_millionths: i64, min_minor: i64, max_minor: i64 },
+    Percent {
+        percent_millionths: i64,
+        min_minor: i64,
+        max_minor: i64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -228,25 +237,43 @@ impl Plan {
 
 impl Component {
     fn read(plan: &str, form: ComponentForm) -> Result<Self, RulesError> {
-        let error = |reason| RulesError::Rule { rule: plan.to_owned(), reason };
+        let error = |reason| RulesError::Rule {
+            rule: plan.to_owned(),
+            reason,
+        };
         let percent_of = |text: &str| {
             money::parse_percent(text)
                 .map_err(|_| error("a percent is a decimal string from 0 to 100"))
         };
         let vat = |text: Option<String>| text.as_deref().map(percent_of).transpose();
         let amount_of = |amount: i64| {
-            (0..=AMOUNT_MAX).contains(&amount).then_some(amount).ok_or_else(|| {
-                error("amounts of a component are from 0 to 10^15 minor units")
-            })
+            (0..=AMOUNT_MAX)
+                .contains(&amount)
+                .then_some(amount)
+                .ok_or_else(|| error("amounts of a component are from 0 to 10^15 minor units"))
         };
         match form {
-            ComponentForm::Fixed { name, amount, rounding, vat_percent } => Ok(Self {
+            ComponentForm::Fixed {
                 name,
-                kind: ComponentKind::Fixed { amount_minor: amount_of(amount)? },
+                amount,
+                rounding,
+                vat_percent,
+            } => Ok(Self {
+                name,
+                kind: ComponentKind::Fixed {
+                    amount_minor: amount_of(amount)?,
+                },
                 rounding,
                 vat_millionths: vat(vat_percent)?,
             }),
-            ComponentForm::Percent { name, percent, min, max, rounding, vat_percent } => {
+            ComponentForm::Percent {
+                name,
+                percent,
+                min,
+                max,
+                rounding,
+                vat_percent,
+            } => {
                 let min_minor = amount_of(min.unwrap_or(0))?;
                 let max_minor = amount_of(max.unwrap_or(AMOUNT_MAX))?;
                 if min_minor > max_minor {
@@ -255,7 +282,11 @@ impl Component {
                 let percent_millionths = percent_of(&percent)?;
                 Ok(Self {
                     name,
-                    kind: ComponentKind::Percent { percent_millionths, min_minor, max_minor },
+                    kind: ComponentKind::Percent {
+                        percent_millionths,
+                        min_minor,
+                        max_minor,
+                    },
                     rounding,
                     vat_millionths: vat(vat_percent)?,
                 })
@@ -347,7 +378,10 @@ pub struct Policy {
 
 impl Policy {
     fn read(form: PolicyForm) -> Result<Self, RulesError> {
-        let error = |reason| RulesError::Rule { rule: form.id.clone(), reason };
+        let error = |reason| RulesError::Rule {
+            rule: form.id.clone(),
+            reason,
+        };
         let amounts = [form.min_amount, form.max_amount];
         if amounts.iter().flatten().any(|amount| *amount < 0) {
             return Err(error("amounts of a policy are not negative"));
@@ -356,7 +390,9 @@ impl Policy {
             return Err(error("min_amount belongs to an operation window"));
         }
         if form.min_amount.is_none() && form.max_amount.is_none() && form.max_count.is_none() {
-            return Err(error("a policy has a min_amount, a max_amount or a max_count"));
+            return Err(error(
+                "a policy has a min_amount, a max_amount or a max_count",
+            ));
         }
         let OnBreach::Refuse = form.on_breach;
         let effective = Effective::read(
@@ -424,7 +460,10 @@ impl Rules {
         for (index, plan) in plans.iter().enumerate() {
             if plans[..index].iter().any(|other| plan.collides_with(other)) {
                 let reason = "another plan of equal priority can match the same payment";
-                return Err(RulesError::Rule { rule: plan.id.clone(), reason });
+                return Err(RulesError::Rule {
+                    rule: plan.id.clone(),
+                    reason,
+                });
             }
         }
         let mut policies = form
@@ -435,20 +474,35 @@ impl Rules {
         // The precedence of reasons: operation windows, then priority, then id.
         policies.sort_by_key(|policy| {
             let is_windowed = policy.window != (Window::Operation {});
-            (is_windowed, std::cmp::Reverse(policy.priority), policy.id.clone())
+            (
+                is_windowed,
+                std::cmp::Reverse(policy.priority),
+                policy.id.clone(),
+            )
         });
         let mut rules = Self::default();
         for plan in &plans {
-            rules.versions.insert((plan.id.clone(), plan.version), Arc::clone(plan));
+            rules
+                .versions
+                .insert((plan.id.clone(), plan.version), Arc::clone(plan));
         }
         for operation in OPERATIONS {
             let covers = |matching: &Match| {
-                let listed = matching.get(&MatchKey::Operation).map_or(&[][..], Vec::as_slice);
+                let listed = matching
+                    .get(&MatchKey::Operation)
+                    .map_or(&[][..], Vec::as_slice);
                 listed.is_empty() || listed.iter().any(|listed| listed == operation)
             };
-            let of_plans = plans.iter().filter(|plan| covers(&plan.matching)).cloned().collect();
-            let of_policies =
-                policies.iter().filter(|policy| covers(&policy.matching)).cloned().collect();
+            let of_plans = plans
+                .iter()
+                .filter(|plan| covers(&plan.matching))
+                .cloned()
+                .collect();
+            let of_policies = policies
+                .iter()
+                .filter(|policy| covers(&policy.matching))
+                .cloned()
+                .collect();
             rules.plans.insert(operation.to_owned(), of_plans);
             rules.policies.insert(operation.to_owned(), of_policies);
         }
@@ -471,7 +525,10 @@ impl Rules {
         &'a self,
         facts: &'a Facts<'a>,
     ) -> impl Iterator<Item = &'a Arc<Policy>> + 'a {
-        let policies = self.policies.get(facts.operation).map_or(&[][..], Vec::as_slice);
+        let policies = self
+            .policies
+            .get(facts.operation)
+            .map_or(&[][..], Vec::as_slice);
         policies.iter().filter(move |policy| policy.matches(facts))
     }
 }
@@ -516,10 +573,16 @@ mod tests {
             PLAN.replace("\"p\"", "\"q\"")
         ))
         .unwrap();
-        let facts =
-            Facts { operation: "purchase", source_scheme: "visa", ..Facts::default() };
+        let facts = Facts {
+            operation: "purchase",
+            source_scheme: "visa",
+            ..Facts::default()
+        };
         assert_eq!("q", rules.plan_for(&facts).unwrap().id);
-        let facts = Facts { source_scheme: "uzcard", ..facts };
+        let facts = Facts {
+            source_scheme: "uzcard",
+            ..facts
+        };
         assert!(rules.plan_for(&facts).is_none());
     }
 }

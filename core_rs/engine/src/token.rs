@@ -116,12 +116,17 @@ impl Verifier {
         else {
             return Err(TokenError::Malformed);
         };
-        let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
+        let decode = |part| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_| TokenError::Malformed)
+        };
         let key = self.key_of(&decode(header)?)?;
         let signature =
             Signature::from_slice(&decode(signature)?).map_err(|_| TokenError::Signature)?;
         let signed = &token[..header.len() + 1 + payload.len()];
-        key.verify_strict(signed, &signature).map_err(|_| TokenError::Signature)?;
+        key.verify_strict(signed, &signature)
+            .map_err(|_| TokenError::Signature)?;
         self.read_claims(&decode(payload)?)
     }
 
@@ -131,7 +136,9 @@ impl Verifier {
         };
         let (mut alg, mut typ, mut kid) = ("", "", "");
         for (name, value) in &members {
-            let Value::Text(text) = value else { return Err(TokenError::Malformed) };
+            let Value::Text(text) = value else {
+                return Err(TokenError::Malformed);
+            };
             match name.as_ref() {
                 "alg" => alg = text,
                 "typ" => typ = text,
@@ -139,8 +146,8 @@ impl Verifier {
                 _ => return Err(TokenError::Malformed),
             }
         }
-        let is_access_token = typ.eq_ignore_ascii_case("at+jwt")
-            || typ.eq_ignore_ascii_case("application/at+jwt");
+        let is_access_token =
+            typ.eq_ignore_ascii_case("at+jwt") || typ.eq_ignore_ascii_case("application/at+jwt");
         if alg != "EdDSA" || !is_access_token {
             return Err(TokenError::Malformed);
         }
@@ -151,7 +158,12 @@ impl Verifier {
         let Ok(Value::Object(members)) = json::parse(payload) else {
             return Err(TokenError::Claims);
         };
-        let find = |name: &str| members.iter().find(|(seen, _)| seen == name).map(|(_, v)| v);
+        let find = |name: &str| {
+            members
+                .iter()
+                .find(|(seen, _)| seen == name)
+                .map(|(_, v)| v)
+        };
         let text = |name: &str| match find(name) {
             Some(Value::Text(text)) if !text.is_empty() => Ok(text.clone().into_owned()),
             _ => Err(TokenError::Claims),
@@ -178,12 +190,19 @@ impl Verifier {
         Ok(Claims {
             sub: text("sub")?,
             client_id: text("client_id")?,
-            scope: optional_text("scope")?.split(' ').map(str::to_owned).collect(),
+            scope: optional_text("scope")?
+                .split(' ')
+                .map(str::to_owned)
+                .collect(),
             sid: optional_text("sid")?,
             jti: text("jti")?,
             iat: seconds("iat")?,
             exp: seconds("exp")?,
-            not_before: if find("nbf").is_some() { seconds("nbf")? } else { 0 },
+            not_before: if find("nbf").is_some() {
+                seconds("nbf")?
+            } else {
+                0
+            },
             tier: optional_text("tier")?,
             channel: optional_text("channel")?,
             device: optional_text("device")?,
@@ -204,13 +223,18 @@ mod tests {
 
     fn verifier() -> Verifier {
         let mut verifier = Verifier::new("https://oqim".into(), "oqim-api".into(), 100);
-        verifier.add_key("k1", key().verifying_key().as_bytes()).unwrap();
+        verifier
+            .add_key("k1", key().verifying_key().as_bytes())
+            .unwrap();
         verifier
     }
 
     fn sign(header: &str, payload: &str) -> Vec<u8> {
-        let signed =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        );
         let signature = key().sign(signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())).into_bytes()
     }

@@ -77,7 +77,11 @@ fn civil_from_day(day: i64) -> (i64, i64) {
     let day_of_year =
         day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = cycle * 400 + year_of_cycle + i64::from(month <= 2);
     (year, month)
 }
@@ -113,11 +117,17 @@ pub fn rfc3339(at_ms: i64) -> String {
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| digits.parse().ok())?
     };
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     let bytes = text.as_bytes();
-    if separators.iter().any(|(at, expected)| bytes.get(*at) != Some(expected)) {
+    if separators
+        .iter()
+        .any(|(at, expected)| bytes.get(*at) != Some(expected))
+    {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -134,7 +144,8 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    let in_range = year >= 1 && (1..=12).contains(&month) && hour < 24 && minute < 60 && second < 60;
+    let in_range =
+        year >= 1 && (1..=12).contains(&month) && hour < 24 && minute < 60 && second < 60;
     if !in_range {
         return None;
     }
@@ -190,8 +201,15 @@ mod tests {
     fn times_with_an_offset_are_read_and_impossible_ones_refused() {
         assert_eq!(Some(MIDNIGHT), parse_rfc3339("2026-11-22T00:00:00+05:00"));
         assert_eq!(Some(MIDNIGHT), parse_rfc3339("2026-11-21T19:00:00Z"));
-        for bad in ["2026-02-29T00:00:00Z", "2026-11-22T24:00:00Z", "2026-11-22T00:00:00",
-                    "0000-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-11-22", ""] {
+        for bad in [
+            "2026-02-29T00:00:00Z",
+            "2026-11-22T24:00:00Z",
+            "2026-11-22T00:00:00",
+            "0000-01-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-11-22",
+            "",
+        ] {
             assert_eq!(None, parse_rfc3339(bad), "{bad}");
         }
     }

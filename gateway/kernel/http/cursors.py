@@ -36,9 +36,7 @@ class Cursors:
         """Return the position. Raises Problem `invalid-cursor`."""
         invalid = Problem("invalid-cursor", "Use the next_cursor of the page before.")
         try:
-            raw = base64.b64decode(
-                cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-            )
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             tag, position = raw[:_TAG_BYTES], raw[_TAG_BYTES:].decode()
         except ValueError:
             raise invalid from None

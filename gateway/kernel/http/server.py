@@ -123,9 +123,7 @@ class HttpFront:
             headers=(("Allow", ", ".join(found)),),
         )
 
-    async def _answer(
-        self, http: web.BaseRequest, found: Found, request_id: str
-    ) -> Response:
+    async def _answer(self, http: web.BaseRequest, found: Found, request_id: str) -> Response:
         route = found.route
         if "\x00" in http.path:
             raise Problem("invalid-request", "The path holds a NUL.")
@@ -149,9 +147,7 @@ class HttpFront:
         request.deadline_ms = _deadline_of(request)
         if route.is_hot or route.scope is None:
             return await route.handler(request)
-        claims = self._core.authorize(
-            request.raw_headers, route.scope, request.received_at_ms
-        )
+        claims = self._core.authorize(request.raw_headers, route.scope, request.received_at_ms)
         if isinstance(claims, Refusal):
             raise RefusedByCore(claims)
         request.claims = claims

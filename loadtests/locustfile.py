@@ -214,9 +214,7 @@ class MobileCustomer(Story):
     def look(self) -> None:
         """Look at the last payment."""
         if self.last_payment is not None:
-            payment = self.ask(
-                "GET", f"/v1/payments/{self.last_payment}", name="/v1/payments/{id}"
-            )
+            payment = self.ask("GET", f"/v1/payments/{self.last_payment}", name="/v1/payments/{id}")
             if payment:
                 self.check(payment["id"] == self.last_payment, "another's payment")
 

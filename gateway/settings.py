@@ -1,7 +1,7 @@
 """Settings: TOML files and the environment become one frozen value; unknown keys are errors.
 
 Order of precedence: environment, then the files of the configuration folder. The folder is
-`OQIM_CONFIG_DIR`, or `config/` beside the installed packages.
+`OQIM_CONFIG_DIR`, or the default files the package carries (`config/` of the repository).
 
 Environment: `OQIM_PORT`, `OQIM_WORKERS`, `OQIM_DATABASE_URL`, `OQIM_REDIS_URL`, `OQIM_DATA_DIR`,
 `OQIM_CONFIG_DIR`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml by section).
@@ -126,7 +126,7 @@ class Settings(_File, frozen=True):
 def config_dir(environment: Mapping[str, str]) -> Path:
     """Return the folder the files are read from."""
     named = environment.get("OQIM_CONFIG_DIR")
-    return Path(named) if named else Path(__file__).resolve().parent.parent / "config"
+    return Path(named) if named else Path(__file__).resolve().parent / "defaults"
 
 
 def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = False) -> Settings:

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+import gateway
+
 ROOT = Path(__file__).resolve().parents[2]
+# Where the packages are: here, or where a wheel was installed.
+PACKAGES = Path(gateway.__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +41,30 @@ def test_the_contracts_are_kept() -> None:
 def test_every_room_is_in_a_layer(contracts: list[dict[str, Any]]) -> None:
     """A new folder or module of the gateway must say where it stands."""
     layers = " ".join(contracts[0]["layers"]).replace("|", " ").split()
-    gateway = ROOT / "gateway"
+    rooms = PACKAGES / "gateway"
     # What holds no code (SQL files) or cannot be read as Python (the compiled module) has no layer.
-    parts = {path.stem for path in gateway.glob("*.py")} - {"__init__"}
-    parts |= {path.parent.name for path in gateway.glob("*/__init__.py")}
+    parts = {path.stem for path in rooms.glob("*.py")} - {"__init__"}
+    parts |= {path.parent.name for path in rooms.glob("*/__init__.py")}
     assert parts == {layer.split(".")[1] for layer in layers if layer.startswith("gateway.")}
 
 
 def test_every_store_is_protected(contracts: list[dict[str, Any]]) -> None:
     """A room's SQL is its own: each store has a contract that names who may import it."""
     protected = {name for one in contracts for name in one.get("protected_modules", ())}
-    stores = {f"gateway.{path.parent.name}.store" for path in ROOT.glob("gateway/*/store.py")}
+    stores = {f"gateway.{path.parent.name}.store" for path in PACKAGES.glob("gateway/*/store.py")}
     assert stores == protected
 
 
 def test_only_the_core_module_imports_the_compiled_one() -> None:
     """A second importer would pass by the version check."""
     importers = {
-        str(path.relative_to(ROOT))
-        for folder in ("gateway", "connectors", "loadtests")
-        for path in (ROOT / folder).rglob("*.py")
+        str(path.relative_to(root))
+        for root, folder in (
+            (PACKAGES, "gateway"),
+            (PACKAGES, "connectors"),
+            (ROOT, "loadtests"),
+        )
+        for path in (root / folder).rglob("*.py")
         if "_core" in _imported(path)
     }
     assert importers == {"gateway/core.py"}

@@ -234,9 +234,13 @@ async def run_order(seeded: Seeded, order: dict[str, Any]) -> dict[str, Any]:
         await run.done
     cpu_s = time.process_time() - cpu_before
     if order.get("ids_file"):
-        with Path(order["ids_file"]).open("ab") as file:
-            file.writelines(payment_id + b"\n" for payment_id in run.ids)
+        _append(Path(order["ids_file"]), run.ids)
     return _told(run, cpu_s)
+
+
+def _append(path: Path, payment_ids: list[bytes]) -> None:
+    with path.open("ab") as file:
+        file.writelines(payment_id + b"\n" for payment_id in payment_ids)
 
 
 def _told(run: Run, cpu_s: float) -> dict[str, Any]:

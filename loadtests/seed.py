@@ -38,16 +38,21 @@ CARDS = (
 )  # fmt: skip
 
 
-async def seed(sandbox_file: Path, count: int) -> dict[str, Any]:
-    """Make the users of a fresh sandbox; returns who they are, as the generator reads it."""
-    sandbox = json.loads(sandbox_file.read_text())
+async def seed(sandbox: dict[str, Any], data_dir: Path, count: int) -> dict[str, Any]:
+    """Make users in a sandbox that has none of them; returns who they are, for the generator.
+
+    Args:
+        sandbox: its `sandbox.json`.
+        data_dir: where its keys are.
+        count: how many users; each has three cards.
+    """
     environment = os.environ | {
         "OQIM_DATABASE_URL": sandbox["database_url"],
         "OQIM_REDIS_URL": sandbox["redis_url"],
-        "OQIM_DATA_DIR": str(sandbox_file.parent),
+        "OQIM_DATA_DIR": str(data_dir),
     }
     settings = settings_module.load(environment, is_sandbox=True)
-    keys = keys_module.load(sandbox_file.parent / "keys.json")
+    keys = keys_module.load(data_dir / "keys.json")
     told: dict[str, Any] = {
         "merchant": sandbox["merchant"]["id"],
         "tokens": [],
@@ -110,7 +115,7 @@ def _token(tokens: Tokens, user_id: str, scopes: list[str]) -> str:
 def main() -> None:
     """Seed, and write who there is to a file that only we can read."""
     sandbox_file, count, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    told = asyncio.run(seed(sandbox_file, count))
+    told = asyncio.run(seed(json.loads(sandbox_file.read_text()), sandbox_file.parent, count))
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(told, file)

@@ -1,4 +1,4 @@
-"""What a payment's speed is measured against: aiohttp that reads a JSON body and answers a constant.
+"""The yardstick of a payment: aiohttp that reads a JSON body and answers a constant.
 
 Nothing is checked, stored or sent: this is the front alone, tuned as the gateway's own is (uvloop,
 no access log). The answer has the size of a payment's.

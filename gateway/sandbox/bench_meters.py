@@ -1,0 +1,131 @@
+"""What a benchmark reads beside its clock: CPU by process, commits, WAL bytes and batches.
+
+Counts survive a machine that is shared; times do not. Nothing here changes what it measures: two
+statements and one request before and after a block.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_GAUGE = re.compile(r"^(oqim_journal_(?:batches|entries)) ([0-9.e+]+)$", re.MULTILINE)
+# Fields of /proc/PID/stat after the command's closing parenthesis (proc(5) counts from 1).
+_PARENT, _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM = 1, 11, 12, 13, 14
+
+# The next transaction id counts every transaction that wrote, at once and exactly; the statistics
+# collector's commits count readers too, and lag by up to a second.
+COUNTERS = """
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS writes,
+       pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal_bytes,
+       (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()) AS commits
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Counters at one moment; differences of two are what happened between.
+
+    Attributes:
+        cpu_s: CPU seconds by process name.
+        writes: transactions that wrote.
+        commits: every commit that the statistics know of.
+        batches: flushes of the journal; None when there are several workers to ask.
+        entries: what was in them.
+    """
+
+    cpu_s: Mapping[str, float]
+    writes: int
+    commits: int
+    wal_bytes: int
+    batches: float | None
+    entries: float | None
+
+
+class Meters:
+    """Reads the counters of one sandbox.
+
+    Args:
+        data_dir: the sandbox's; `run/` in it names the processes.
+        connection: to its database, used by nobody else meanwhile.
+        others: further processes by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        base_url: str,
+        connection: Any,
+        http: aiohttp.ClientSession,
+        others: Mapping[str, int],
+    ) -> None:
+        self._groups: dict[str, list[int]] = {name: [pid] for name, pid in others.items()}
+        for path in sorted((data_dir / "run").glob("*.json")):
+            record = json.loads(path.read_text())
+            name = "gateway" if record["name"].startswith("worker-") else record["name"]
+            self._groups.setdefault(name, []).append(record["pid"])
+        self._base_url = base_url
+        self._connection = connection
+        self._http = http
+
+    @property
+    def workers(self) -> int:
+        """How many gateway processes there are."""
+        return len(self._groups.get("gateway", ()))
+
+    async def read(self) -> Reading:
+        """Return the counters as they are now."""
+        counters = await self._connection.fetchrow(COUNTERS)
+        gauges: dict[str, float] = {}
+        if self.workers == 1:
+            async with self._http.get(f"{self._base_url}/metrics") as answer:
+                gauges = {name: float(value) for name, value in _GAUGE.findall(await answer.text())}
+        children = _children()
+        return Reading(
+            cpu_s={
+                name: sum(_cpu_s(pid, children) for pid in pids)
+                for name, pids in self._groups.items()
+            },
+            writes=counters["writes"],
+            commits=counters["commits"],
+            wal_bytes=int(counters["wal_bytes"]),
+            batches=gauges.get("oqim_journal_batches"),
+            entries=gauges.get("oqim_journal_entries"),
+        )
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the command; empty when the process has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _children() -> dict[int, list[int]]:
+    """Return the children of every process."""
+    found: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            stat = _stat(int(entry))
+            if stat:
+                found.setdefault(int(stat[_PARENT]), []).append(int(entry))
+    return found
+
+
+def _cpu_s(pid: int, children: Mapping[int, list[int]]) -> float:
+    """Return the CPU seconds of a process, its children that ended, and those that live."""
+    stat = _stat(pid)
+    if not stat:
+        return 0.0
+    own = (_USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM)
+    ticks = sum(int(stat[place]) for place in own)
+    return ticks / _TICKS_PER_S + sum(_cpu_s(child, children) for child in children.get(pid, ()))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.house import House, Reply, changed_config, running_house
+from tests.house import House, Reply, changed_config, new_key, running_house
 from tests.payments.books import (
     SCHEMES,
     entries,
@@ -238,3 +238,48 @@ async def test_a_merchant_shared_by_all_is_never_over(small: House) -> None:
     }
     sent = sum([await charged(small, scheme, amount) for scheme in SCHEMES])
     assert sent == fit, "the processors hold as many"
+
+
+# A connection a request, so that both workers answer.
+ALONE = {"Connection": "close"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_every_worker_shows_the_same_headroom(small: House, scheme: str) -> None:
+    """What one worker took and gave back is what the other shows."""
+
+    async def rooms() -> set[int]:
+        card, token = small.user(9)["cards"][scheme], small.user(9)["access_token"]
+        found = set()
+        for _ in range(12):
+            reply = await small.call("GET", f"/v1/limits?card={card}", token=token, headers=ALONE)
+            (room,) = [one for one in reply.body["limits"] if one["policy"] == "card-year"]
+            found.add(room["remaining_amount"])
+        return found
+
+    assert await rooms() == {CARD_CAP}
+    payment = await hold(small, 9, scheme, CARD_CAP)
+    assert await rooms() == {0}, "a hold is seen by every worker"
+    reply = await post(small, 9, f"/v1/payments/{payment['id']}/cancel")
+    assert reply.status == 200, reply.raw
+    assert await rooms() == {CARD_CAP}, "what was given back is seen by every worker"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_no_worker_refuses_what_was_given_back(small: House, scheme: str) -> None:
+    """After every worker has refused by a hold, its cancel lets payments pass at every worker."""
+
+    async def pay(amount: int) -> Reply:
+        token = small.user(8)["access_token"]
+        body = small.purchase(8, scheme, amount)
+        return await small.call(
+            "POST", "/v1/payments", body, token=token, key=new_key(), headers=ALONE
+        )
+
+    payment = await hold(small, 8, scheme, CARD_CAP)
+    refused = [await pay(1) for _ in range(12)]
+    assert by_answer(refused) == {(422, "limit-exceeded"): 12}
+    reply = await post(small, 8, f"/v1/payments/{payment['id']}/cancel")
+    assert reply.status == 200, reply.raw
+    answers = [await pay(1) for _ in range(12)]
+    assert by_answer(answers) == {(201, "succeeded"): 12}

@@ -181,7 +181,8 @@ def _conditions_text(found: dict[str, Any]) -> str:
             f"full_page_writes={postgres['full_page_writes']}; Valkey {found['valkey']}.",
             f"{plan['pairs']} pairs of {plan['seconds']:g} s a row, interleaved, CHECKPOINT before "
             f"each block; {plan['users']} users with three cards each, a few pay most; 1% replays; "
-            "closed loop. CPU, commits (writing transactions) and WAL are per payment; a batch is "
+            "closed loop. CPU, commits (writing transactions) and WAL (with the whole pages that "
+            "follow a CHECKPOINT) are per payment; a batch is "
             "a flush of the journal, two of which make a payment.",
         ]
     )

@@ -1,0 +1,295 @@
+"""The benchmark's own instruments: a check that could not fail would prove every run."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp import web
+
+from gateway.kernel.db import migrate
+from gateway.sandbox import bench_books, bench_report
+from gateway.sandbox.bench import Block, Row
+from gateway.sandbox.bench_meters import Meters, Reading
+from tests.services import Services, fresh_database, running_services
+
+GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
+
+PAYMENT = """
+INSERT INTO payments (id, version, owner, client_id, operation, status, scheme, amount_minor,
+    currency, total_debit, total_credit, is_manual_capture, commission_total, commission_vat,
+    commission_payer, commission_plan, commission_version, commission_lines, legs, reservation,
+    details, created_at)
+VALUES ($1, 1, 'usr_1', 'mobile', 'purchase', $2, 'visa', 100, 'UZS', 100, 99, false, 1, 0,
+    'receiver', 'purchase', 1, '[]', '[]', '', '{}', now())
+"""
+POSTING = "INSERT INTO postings (entry_id, line, account, amount_minor, currency) VALUES "
+
+
+@pytest.fixture(scope="module")
+async def services() -> AsyncIterator[Services]:
+    """The servers of this module."""
+    async with running_services() as services:
+        yield services
+
+
+@pytest.fixture
+async def database(services: Services) -> AsyncIterator[Any]:
+    """A connection to a migrated database with one good payment: pay_1."""
+    async with fresh_database(services) as url:
+        await asyncio.to_thread(migrate.apply, url, lambda _: None)
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(PAYMENT, "pay_1", "succeeded")
+            await connection.execute(POSTING + "('pay_1', 1, 'a', 100, 'UZS')")
+            await connection.execute(POSTING + "('pay_1', 2, 'b', -100, 'UZS')")
+            yield connection
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def serving(handler: Any) -> AsyncIterator[str]:
+    """Serve every path with one handler; gives the base URL."""
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    """Return what the processor holds of pay_1."""
+    return {"kind": "purchase", "state": "approved", "amount": 100} | changes
+
+
+async def look(
+    database: Any, tmp_path: Path, *, ledger: list[dict[str, Any]], told: str = "pay_1\n"
+) -> list[str]:
+    """Check the books against a processor's ledger and the ids that were answered."""
+    ids_file = tmp_path / "ids"
+    ids_file.write_text(told)
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.json_response(ledger)
+
+    async with serving(answer) as url, aiohttp.ClientSession() as http:
+        return await bench_books.broken(
+            database, http, scheme="visa", simulator=url, ids_file=ids_file
+        )
+
+
+# The books ----------------------------------------------------------------------------------
+
+
+async def test_books_that_hold(database: Any, tmp_path: Path) -> None:
+    others = [entry(state="declined"), entry(state="reversed"), entry(kind="credit")]
+    assert await look(database, tmp_path, ledger=[entry(), *others]) == []
+
+
+async def test_an_answered_payment_that_is_nowhere_is_found(database: Any, tmp_path: Path) -> None:
+    found = await look(database, tmp_path, ledger=[entry()], told="pay_1\npay_2\npay_2\n")
+    assert found == ["1 payments were answered and are not in the database"]
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [[], [entry(), entry()], [entry(amount=101)], [entry(refunded_amount=1)]],
+    ids=["lost", "twice", "other-amount", "refunded-there"],
+)
+async def test_a_processor_that_disagrees_is_found(
+    database: Any, tmp_path: Path, ledger: list[dict[str, Any]]
+) -> None:
+    found = await look(database, tmp_path, ledger=ledger)
+    assert len(found) == 1
+    assert found[0].startswith("visa holds")
+
+
+async def test_postings_that_do_not_balance_are_found(database: Any, tmp_path: Path) -> None:
+    """By entry and by currency: two wrongs that cancel out are two wrong entries."""
+    await database.execute(POSTING + "('pay_1', 3, 'c', 5, 'UZS')")
+    found = await look(database, tmp_path, ledger=[entry()])
+    assert found == [
+        "1 journal entries do not sum to zero",
+        "the postings in UZS do not sum to zero",
+    ]
+    await database.execute(POSTING + "('other', 1, 'c', -5, 'UZS')")
+    assert await look(database, tmp_path, ledger=[entry()]) == [
+        "2 journal entries do not sum to zero"
+    ]
+
+
+async def test_a_success_without_postings_is_found(database: Any, tmp_path: Path) -> None:
+    await database.execute("DELETE FROM postings")
+    found = await look(database, tmp_path, ledger=[entry()])
+    assert found == ["1 payments succeeded without postings"]
+
+
+async def test_a_payment_that_stays_open_is_found(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_books, "SETTLED_WITHIN_S", 0.2)
+    await database.execute(PAYMENT, "pay_2", "processing")
+    found = await look(database, tmp_path, ledger=[entry()])
+    assert found == ["1 payments are still processing"]
+
+
+# The generator ------------------------------------------------------------------------------
+
+
+async def generated(tmp_path: Path, url: str, **order: Any) -> dict[str, Any]:
+    """Run the generator for a moment; returns what it told."""
+    seeded = tmp_path / "seeded.json"
+    cards = ["card_1", "card_2"]
+    seeded.write_text(
+        json.dumps({"tokens": ["t1", "t2"], "cards": {"visa": cards}, "merchant": "mer_1"})
+    )
+    whole = {
+        "port": int(url.rpartition(":")[2]),
+        "path": "/v1/payments",
+        "clients": 4,
+        "seconds": 0.3,
+        "scheme": "visa",
+        "replays": 0.3,
+        "ids_file": str(tmp_path / "ids"),
+    } | order
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, GENERATOR, seeded),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(json.dumps(whole).encode() + b"\n")
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return told
+
+
+class Payments:
+    """Answers as the gateway does, and remembers; `forgets` makes it pay replays anew."""
+
+    def __init__(self, *, forgets: bool = False) -> None:
+        self.forgets = forgets
+        self.by_key: dict[str, str] = {}
+        self.requests = 0
+        self.owners: set[tuple[str, str]] = set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        self.requests += 1
+        body = json.loads(await request.read())
+        self.owners.add((request.headers["Authorization"], body["source"]["card"]))
+        key = request.headers["Idempotency-Key"]
+        is_known = key in self.by_key and not self.forgets
+        if not is_known:
+            self.by_key[key] = f"pay_{self.requests:026}"
+        answer = {"id": self.by_key[key], "status": "succeeded"}
+        headers = {"Idempotent-Replayed": "true"} if is_known else {}
+        text = json.dumps(answer, separators=(",", ":"))
+        return web.Response(status=201, text=text, headers=headers)
+
+
+async def test_the_generator_counts_what_happened(tmp_path: Path) -> None:
+    """Every payment once, by its owner's card, and every id on file."""
+    payments = Payments()
+    async with serving(payments) as url:
+        told = await generated(tmp_path, url)
+    assert told["problem"] == ""
+    assert told["statuses"] == {"201": payments.requests}
+    assert told["created"] + told["late"] == len(payments.by_key)
+    assert told["replayed"] > 0
+    assert told["replayed_wrongly"] == 0
+    assert told["declined"] == 0
+    assert payments.owners == {("Bearer t1", "card_1"), ("Bearer t2", "card_2")}
+    assert set((tmp_path / "ids").read_text().split()) == set(payments.by_key.values())
+
+
+async def test_the_generator_notices_a_payment_made_twice(tmp_path: Path) -> None:
+    async with serving(Payments(forgets=True)) as url:
+        told = await generated(tmp_path, url)
+    assert told["replayed_wrongly"] == told["replayed"] > 0
+
+
+async def test_the_generator_tells_a_refusal(tmp_path: Path) -> None:
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=503, text='{"code":"overloaded"}')
+
+    async with serving(refuse) as url:
+        told = await generated(tmp_path, url, clients=1)
+    assert told["created"] == 0
+    assert set(told["statuses"]) == {"503"}
+    assert told["problem"] == '503: {"code":"overloaded"}'
+
+
+# The meters and the report ------------------------------------------------------------------
+
+
+async def test_the_meters_count_cpu_writes_and_wal(database: Any, tmp_path: Path) -> None:
+    """What a process burns and a transaction writes between two readings is in their difference."""
+    async with aiohttp.ClientSession() as http:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "import sys\nn = 0\nwhile n < 10**7: n += 1\nsys.stdin.read()"),
+            stdin=asyncio.subprocess.PIPE,
+        )
+        meters = Meters(
+            data_dir=tmp_path,
+            base_url="",
+            connection=database,
+            http=http,
+            others={"burner": process.pid},
+        )
+        before = await meters.read()
+        for number in range(3):
+            await database.execute(PAYMENT, f"pay_more_{number}", "failed")
+        async with asyncio.timeout(20):
+            after = before
+            while after.cpu_s["burner"] - before.cpu_s["burner"] < 0.1:
+                after = await meters.read()
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+    assert after.writes - before.writes == 3
+    assert after.wal_bytes > before.wal_bytes
+    assert (before.batches, meters.workers) == (None, 0)
+
+
+def reading(at: float) -> Reading:
+    """Return counters that stand at `at` times something round."""
+    return Reading(
+        cpu_s={"gateway": at * 0.02, "postgres": at * 0.01},
+        writes=int(at * 10),
+        commits=int(at * 20),
+        wal_bytes=int(at * 200_000),
+        batches=at * 10,
+        entries=at * 200,
+    )
+
+
+def block(created: int, at: float) -> Block:
+    told = {
+        "created": created, "late": 0, "seconds": 1.0, "replayed": 1, "p50_ms": 5.0, "p99_ms": 9.0,
+    }  # fmt: skip
+    return Block(told, reading(at), reading(at + 1))
+
+
+def test_a_row_is_the_median_of_its_pairs() -> None:
+    """Each block is compared with its own neighbour, and costs are by payment."""
+    bare = [block(1000, 0), block(500, 2), block(1000, 4)]
+    oqim = [block(100, 1), block(100, 3), block(100, 5)]
+    row = Row("visa", 64, bare=bare, oqim=oqim)
+    shown = bench_report.figures(row)
+    assert (shown["ratio_least"], shown["ratio"], shown["ratio_greatest"]) == (0.1, 0.1, 0.2)
+    assert shown["payments_per_s"] == 100
+    assert shown["cpu_us"] == {"gateway": 200.0, "postgres": 100.0}
+    assert shown["writing_transactions_per_payment"] == 0.1
+    assert shown["commits_counted_per_payment"] == 0.2
+    assert shown["wal_bytes_per_payment"] == 2000
+    assert shown["batch_size_mean"] == 20
+    assert "books hold" in bench_report.in_short(row)
+    row.broken.append("a payment was lost")
+    assert "BOOKS BROKEN" in bench_report.in_short(row)

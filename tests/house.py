@@ -123,9 +123,9 @@ class House:
                 found.append(int(entry.name))
         return found
 
-    async def kill_workers(self) -> None:
-        """Kill every gateway worker as the kernel would; the sandbox starts them again."""
-        pids = self.worker_pids()
+    async def kill_workers(self, count: int | None = None) -> None:
+        """Kill gateway workers, all by default, as the kernel would; they are started again."""
+        pids = self.worker_pids()[:count]
         assert pids, "the workers run"
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

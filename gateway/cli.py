@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -89,6 +90,36 @@ def migrate(
     change = migrations.roll_back if rollback else migrations.apply
     count = change(settings.database.url, print)
     print(f"{count} migration(s) {'undone' if rollback else 'applied'}")
+
+
+@app.command
+def bench(
+    *,
+    quick: Annotated[
+        bool, cyclopts.Parameter(help="Two short pairs a row instead of five.")
+    ] = False,
+    scheme: Annotated[
+        list[str] | None, cyclopts.Parameter(help="Only this scheme; may be given again.")
+    ] = None,
+    clients: Annotated[
+        list[int] | None, cyclopts.Parameter(help="Only this many clients; may be given again.")
+    ] = None,
+    workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
+    sandbox_file: Annotated[
+        Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
+    ] = None,
+) -> None:
+    """Measure durable payments a second over each scheme, against a bare aiohttp handler."""
+    from gateway.sandbox import bench as benchmark
+
+    plan = benchmark.QUICK if quick else benchmark.Plan()
+    plan = replace(
+        plan,
+        schemes=tuple(scheme) if scheme else plan.schemes,
+        clients=tuple(clients) if clients else plan.clients,
+        workers=workers,
+    )
+    raise SystemExit(benchmark.run(plan, sandbox_file=sandbox_file))
 
 
 def main() -> None:

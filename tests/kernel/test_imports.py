@@ -12,8 +12,6 @@ import pytest
 import gateway
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where they are installed, which need not be here.
-GATEWAY, CONNECTORS = (Path(str(one.__file__)).parent for one in (gateway, connectors))
 # Where the packages are: here, or where a wheel was installed.
 PACKAGES = Path(gateway.__file__).resolve().parents[1]
 

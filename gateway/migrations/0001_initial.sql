@@ -126,45 +126,47 @@ CREATE TABLE workers (
 -- Attempts are numbered in blocks of a thousand, one block a worker at a time.
 CREATE SEQUENCE attempt_blocks;
 
+-- What never changes comes first: an update then logs only what follows.
 CREATE TABLE payments (
     id                  text COLLATE "C" PRIMARY KEY,
-    version             integer NOT NULL,
+    created_at          timestamptz NOT NULL,
     owner               text NOT NULL,
     client_id           text NOT NULL,
     operation           text NOT NULL,
-    status              text NOT NULL,
     scheme              text NOT NULL,
     amount_minor        bigint NOT NULL,
     currency            text NOT NULL,
-    total_debit         bigint NOT NULL,
-    total_credit        bigint NOT NULL,
-    amount_capturable   bigint NOT NULL DEFAULT 0,
-    amount_received     bigint NOT NULL DEFAULT 0,
-    amount_refunded     bigint NOT NULL DEFAULT 0,
-    -- Refunded, and being refunded: what no further refund may take.
-    amount_refunding    bigint NOT NULL DEFAULT 0,
     source_card_id      text,
     destination_card_id text,
     destination_pan     bytea,
     merchant_id         text,
     is_manual_capture   boolean NOT NULL,
-    commission_total    bigint NOT NULL,
-    commission_vat      bigint NOT NULL,
     commission_payer    text NOT NULL,
     commission_plan     text NOT NULL,
     commission_version  integer NOT NULL,
-    commission_lines    jsonb NOT NULL,
     -- [[connector, kind], ...] in the order they are sent.
-    legs                jsonb NOT NULL,
+    legs                json NOT NULL,
     -- What it took from limits, in the core's layout.
     reservation         bytea NOT NULL,
-    decline_code        text,
     -- Description, purpose, the client's metadata.
-    details             jsonb NOT NULL,
+    details             json NOT NULL,
+    -- Computed anew on what is captured of a hold.
+    commission_lines    json NOT NULL,
+    version             integer NOT NULL,
+    status              text NOT NULL,
+    total_debit         bigint NOT NULL,
+    total_credit        bigint NOT NULL,
+    commission_total    bigint NOT NULL,
+    commission_vat      bigint NOT NULL,
+    amount_capturable   bigint NOT NULL DEFAULT 0,
+    amount_received     bigint NOT NULL DEFAULT 0,
+    amount_refunded     bigint NOT NULL DEFAULT 0,
+    -- Refunded, and being refunded: what no further refund may take.
+    amount_refunding    bigint NOT NULL DEFAULT 0,
+    decline_code        text,
     -- The answer that was given, byte for byte.
     response_status     smallint,
-    response_body       bytea,
-    created_at          timestamptz NOT NULL,
+    response_body       text,
     updated_at          timestamptz NOT NULL DEFAULT now(),
     CHECK (amount_refunding <= amount_received AND amount_refunded <= amount_refunding)
 ) WITH (fillfactor = 60);
@@ -184,7 +186,7 @@ CREATE TABLE attempts (
     rrn            text,
     approval_code  text,
     processor_code text,
-    processor_references jsonb,
+    processor_references json,
     outcome_source text,
     worker         bigint NOT NULL,
     tries          smallint NOT NULL DEFAULT 0,
@@ -208,7 +210,7 @@ CREATE TABLE actions (
     tries           smallint NOT NULL DEFAULT 0,
     next_try_at     timestamptz NOT NULL DEFAULT now() + interval '30 seconds',
     response_status smallint,
-    response_body   bytea,
+    response_body   text,
     created_at      timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX actions_payment ON actions (payment_id);
@@ -248,7 +250,7 @@ CREATE TABLE outbox (
     -- The payment's version: the order of its events.
     sequence   integer NOT NULL,
     type       text NOT NULL,
-    data       jsonb NOT NULL,
+    data       json NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 

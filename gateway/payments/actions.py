@@ -129,6 +129,8 @@ class Actions:
             if replayed is None:
                 raise
             return replayed
+        # Refused before it is claimed: what is claimed must be able to end.
+        self._commission(kind, payment, amount)
         wanted = Wanted(kind, payment, amount, reason, *key)
         action = await self._claim(wanted)
         if action is None:
@@ -221,7 +223,7 @@ class Actions:
                 action fails and its key may be used again.
         """
         attempt = attempts[0]
-        commission = self._commission(action, payment)
+        commission = self._commission(action.kind, payment, action.amount_minor)
         result = await self._send(action, payment, attempt, commission)
         if not result.sent:
             outcome = Outcome.PENDING if scope is None else Outcome.SWITCH_UNAVAILABLE
@@ -251,12 +253,12 @@ class Actions:
             amount_minor=action.amount_minor,
         )
 
-    def _commission(self, action: Action, payment: Payment) -> Commission | None:
+    def _commission(self, kind: str, payment: Payment, amount_minor: int) -> Commission | None:
         """What is charged on a capture: the plan's version of the authorization, computed anew."""
-        if action.kind != "capture":
+        if kind != "capture":
             return None
         commission = self._core.commission(
-            payment.commission_plan, payment.commission_version, action.amount_minor
+            payment.commission_plan, payment.commission_version, amount_minor
         )
         if isinstance(commission, Refusal):
             raise RefusedByCore(commission)

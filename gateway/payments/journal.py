@@ -10,7 +10,7 @@ neighbours. A commit whose outcome is not known is looked up before anybody is t
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -225,7 +225,7 @@ class Journal:
         try:
             async with self._pool.acquire() as connection:
                 row = await connection.fetchrow(
-                    OPEN_PAYMENTS, *_intent_columns(entries), *_states(staged), self._worker
+                    OPEN_PAYMENTS, *_intent_rows(entries), *_states(staged), self._worker
                 )
         except asyncpg.PostgresError as error:
             self._core.roll_back(staged)
@@ -272,7 +272,7 @@ class Journal:
                 staged = self._core.stage([entry.item.admission for entry in entries])
                 admitted = [entries[index] for index in staged.admitted]
                 row = await connection.fetchrow(
-                    OPEN_PAYMENTS, *_intent_columns(admitted), *_states(staged), self._worker
+                    OPEN_PAYMENTS, *_intent_rows(admitted), *_states(staged), self._worker
                 )
         except asyncpg.PostgresError as error:
             if staged is not None:
@@ -361,7 +361,7 @@ class Journal:
                     )
                 if not ready:
                     return deferred
-                row = await connection.fetchrow(RECORD_FACTS, *self._fact_columns(ready, staged))
+                row = await connection.fetchrow(RECORD_FACTS, *self._fact_rows(ready, staged))
         except asyncpg.PostgresError as error:
             if staged is not None:
                 self._core.roll_back(staged)
@@ -456,51 +456,18 @@ class Journal:
             else:
                 entry.fail(VersionMoved(payment.id))
 
-    def _fact_columns(self, entries: list[Entry[Fact, None]], staged: Staged | None) -> list[Any]:
+    def _fact_rows(self, entries: list[Entry[Fact, None]], staged: Staged | None) -> list[Any]:
         facts = [entry.item for entry in entries]
-        payments = [fact.payment for fact in facts]
-        attempts = [pair for fact in facts for pair in fact.attempts]
-        sent = [attempt for fact in facts for attempt in fact.sent]
-        postings = [posting for fact in facts for posting in fact.postings]
-        events = [fact for fact in facts if fact.event is not None]
-        actions = [fact.action for fact in facts if fact.action is not None]
         return [
-            *_payment_columns(facts, payments),
-            *(_states(staged) if staged is not None else ([], [], [])),
-            [attempt.id for attempt, _ in attempts],
-            [attempt.state for attempt, _ in attempts],
-            [attempt.rrn for attempt, _ in attempts],
-            [attempt.approval_code for attempt, _ in attempts],
-            [attempt.processor_code for attempt, _ in attempts],
-            [_encode(attempt.references).decode() for attempt, _ in attempts],
-            [attempt.outcome_source for attempt, _ in attempts],
-            [attempt.tries for attempt, _ in attempts],
-            [wait_s for _, wait_s in attempts],
-            [attempt.id for attempt in sent],
-            [attempt.payment_id for attempt in sent],
-            [attempt.leg for attempt in sent],
-            [attempt.connector for attempt in sent],
-            [attempt.kind for attempt in sent],
-            [attempt.sequence for attempt in sent],
-            [attempt.created_at_ms for attempt in sent],
-            [posting.entry_id for posting in postings],
-            [posting.line for posting in postings],
-            [posting.account for posting in postings],
-            [posting.amount_minor for posting in postings],
-            [posting.currency for posting in postings],
-            [fact.payment.id for fact in events],
-            [fact.payment.version + 1 for fact in events],
-            [fact.event for fact in events],
-            [_event_data(fact) for fact in events],
+            _rows(_payment_row(fact) for fact in facts),
+            _rows(_attempt_row(*pair) for fact in facts for pair in fact.attempts),
+            _rows(attempt for fact in facts for attempt in fact.sent),
+            _rows(posting for fact in facts for posting in fact.postings),
+            _rows(_event_row(fact) for fact in facts if fact.event is not None),
+            _rows(_action_row(fact.action) for fact in facts if fact.action is not None),
             [fact.frees for fact in facts if fact.frees is not None],
+            *(_states(staged) if staged is not None else ([], [], [])),
             self._worker,
-            [one.action.id for one in actions],
-            [one.action.state for one in actions],
-            [one.action.decline_code for one in actions],
-            [one.action.tries for one in actions],
-            [one.wait_s for one in actions],
-            [one.response[0] if one.response else None for one in actions],
-            [one.response[1] if one.response else None for one in actions],
         ]
 
     # Both -------------------------------------------------------------------------------------
@@ -512,7 +479,10 @@ class Journal:
             rows = await connection.fetch(FIND_ANSWERS, [entry.item for entry in batch])
         found = {
             row["scope"]: Answer(
-                row["fingerprint"], row["object_id"], row["response_status"], row["response_body"]
+                row["fingerprint"],
+                row["object_id"],
+                row["response_status"],
+                _bytes(row["response_body"]),
             )
             for row in rows
         }
@@ -549,74 +519,95 @@ def _states(staged: Staged) -> tuple[list[str], list[int], list[bytes]]:
     return staged.subjects, staged.versions, staged.states
 
 
-def _event_data(fact: Fact) -> str:
-    payment = fact.payment
-    return _encode(
-        {
-            "id": payment.id,
-            "status": payment.status,
-            "amount": payment.amount_minor,
-            "currency": payment.currency,
-            "amount_received": payment.amount_received,
-            "amount_refunded": payment.amount_refunded,
-        }
-    ).decode()
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
 
 
-def _payment_columns(facts: list[Fact], payments: list[Payment]) -> list[Any]:
-    return [
-        [one.id for one in payments],
-        [one.version for one in payments],
-        [one.status for one in payments],
-        [one.total_debit for one in payments],
-        [one.total_credit for one in payments],
-        [one.commission_total for one in payments],
-        [one.commission_vat for one in payments],
-        [fact.payment.commission_lines if fact.with_commission_lines else None for fact in facts],
-        [one.amount_capturable for one in payments],
-        [one.amount_received for one in payments],
-        [one.amount_refunded for one in payments],
-        [one.amount_refunding for one in payments],
-        [one.decline_code for one in payments],
-        [fact.response[0] if fact.response else None for fact in facts],
-        [fact.response[1] if fact.response else None for fact in facts],
-    ]
+def _rows(rows: Iterable[object]) -> str:
+    """Return rows as a JSON array; bytes in base64."""
+    return _encode(list(rows)).decode()
 
 
-def _intent_columns(entries: list[Entry[Intent, OpenAnswer]]) -> list[Any]:
+def _intent_rows(entries: list[Entry[Intent, OpenAnswer]]) -> tuple[str, str, str]:
     intents = [entry.item for entry in entries]
-    payments = [intent.payment for intent in intents]
-    attempts = [intent.attempt for intent in intents]
-    return [
-        [one.id for one in payments],
-        [one.owner for one in payments],
-        [one.client_id for one in payments],
-        [one.operation for one in payments],
-        [one.scheme for one in payments],
-        [one.amount_minor for one in payments],
-        [one.currency for one in payments],
-        [one.total_debit for one in payments],
-        [one.total_credit for one in payments],
-        [one.source_card_id for one in payments],
-        [intent.admission.source_version for intent in intents],
-        [one.destination_card_id for one in payments],
-        [one.destination_pan for one in payments],
-        [one.merchant_id for one in payments],
-        [one.is_manual_capture for one in payments],
-        [one.commission_total for one in payments],
-        [one.commission_vat for one in payments],
-        [one.commission_payer for one in payments],
-        [one.commission_plan for one in payments],
-        [one.commission_version for one in payments],
-        [one.commission_lines for one in payments],
-        [_encode(one.legs).decode() for one in payments],
-        [one.reservation for one in payments],
-        [_encode(one.details).decode() for one in payments],
-        [intent.scope for intent in intents],
-        [intent.fingerprint for intent in intents],
-        [one.id for one in attempts],
-        [one.connector for one in attempts],
-        [one.kind for one in attempts],
-        [one.sequence for one in attempts],
-        [one.created_at_ms for one in attempts],
-    ]
+    return (
+        _rows(intent.payment for intent in intents),
+        _rows(
+            {
+                "scope": intent.scope,
+                "fingerprint": intent.fingerprint,
+                "payment_id": intent.payment.id,
+                "source_card_id": intent.payment.source_card_id,
+                "source_version": intent.admission.source_version,
+            }
+            for intent in intents
+        ),
+        _rows(intent.attempt for intent in intents),
+    )
+
+
+def _payment_row(fact: Fact) -> dict[str, object]:
+    payment = fact.payment
+    status, body = fact.response or (None, None)
+    return {
+        "id": payment.id,
+        "version": payment.version,
+        "status": payment.status,
+        "total_debit": payment.total_debit,
+        "total_credit": payment.total_credit,
+        "commission_total": payment.commission_total,
+        "commission_vat": payment.commission_vat,
+        "commission_lines": payment.commission_lines if fact.with_commission_lines else None,
+        "amount_capturable": payment.amount_capturable,
+        "amount_received": payment.amount_received,
+        "amount_refunded": payment.amount_refunded,
+        "amount_refunding": payment.amount_refunding,
+        "decline_code": payment.decline_code,
+        "response_status": status,
+        "response_body": None if body is None else body.decode(),
+    }
+
+
+def _attempt_row(attempt: Attempt, wait_s: float) -> dict[str, object]:
+    return {
+        "id": attempt.id,
+        "state": attempt.state,
+        "rrn": attempt.rrn,
+        "approval_code": attempt.approval_code,
+        "processor_code": attempt.processor_code,
+        "processor_references": attempt.references,
+        "outcome_source": attempt.outcome_source,
+        "tries": attempt.tries,
+        "wait_s": wait_s,
+    }
+
+
+def _event_row(fact: Fact) -> dict[str, object]:
+    payment = fact.payment
+    data = {
+        "id": payment.id,
+        "status": payment.status,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "amount_received": payment.amount_received,
+        "amount_refunded": payment.amount_refunded,
+    }
+    return {
+        "payment_id": payment.id,
+        "sequence": payment.version + 1,
+        "type": fact.event,
+        "data": data,
+    }
+
+
+def _action_row(fact: ActionFact) -> dict[str, object]:
+    status, body = fact.response or (None, None)
+    return {
+        "id": fact.action.id,
+        "state": fact.action.state,
+        "decline_code": fact.action.decline_code,
+        "tries": fact.action.tries,
+        "wait_s": fact.wait_s,
+        "response_status": status,
+        "response_body": None if body is None else body.decode(),
+    }

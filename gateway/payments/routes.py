@@ -1,6 +1,6 @@
 """HTTP in and out of payments."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -33,9 +33,13 @@ _DECISION = (
     "card-not-active",
     "quote-invalid",
     "commission-plan-missing",
+    "commission-exceeds-amount",
     "limit-exceeded",
 )
 
+Status = Literal[
+    "requires_action", "processing", "requires_capture", "succeeded", "failed", "canceled"
+]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 
 
@@ -127,7 +131,7 @@ class RefundList(msgspec.Struct):
 class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: str | None = None
-    status: str | None = None
+    status: Status | None = None
 
 
 class LimitsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -355,7 +359,13 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             scope="payments:capture",
             body=CaptureBody,
             answers={200: PaymentView, 202: PaymentView},
-            problems=(*_IDEMPOTENCY, *shared, "invalid-amount", "capture-exceeds-authorized"),
+            problems=(
+                *_IDEMPOTENCY,
+                *shared,
+                "invalid-amount",
+                "capture-exceeds-authorized",
+                "commission-exceeds-amount",
+            ),
             is_idempotent=True,
         ),
         Route(

@@ -105,11 +105,9 @@ class Payments:
                 self._core.release(admission)
                 raise Problem("overloaded", "Too many payments are waiting; try again.") from None
             if isinstance(opened, Opened):
-                # A client that goes away, or whose deadline passes, does not stop its payment.
-                task = asyncio.create_task(self._carry(payment, [attempt], scope))
-                self._carrying.add(task)
-                task.add_done_callback(self._carrying.discard)
-                return await self._within_deadline(task, request, payment, attempt)
+                if request.deadline_ms is None:
+                    return await self._carry(payment, [attempt], scope)
+                return await self._within_deadline(request, payment, attempt, scope)
             if isinstance(opened, Refusal):
                 raise RefusedByCore(opened)
             if not isinstance(opened, CardChanged):
@@ -187,20 +185,17 @@ class Payments:
         return payment, outcomes.new_attempt(payment, 1, sequence, now_ms)
 
     async def _within_deadline(
-        self,
-        task: asyncio.Task[Response],
-        request: Request,
-        payment: Payment,
-        attempt: Attempt,
+        self, request: Request, payment: Payment, attempt: Attempt, scope: bytes
     ) -> Response:
-        if request.deadline_ms is None:
-            return await asyncio.shield(task)
+        """Carry a payment; when the caller's patience ends first, it goes on without the caller."""
+        assert request.deadline_ms is not None, "the caller said how long it waits"
+        task = asyncio.create_task(self._carry(payment, [attempt], scope))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
         spent_ms = self._clock() - request.received_at_ms
         patience_s = max(0, request.deadline_ms - spent_ms) / 1000
         done, _ = await asyncio.wait({task}, timeout=patience_s)
-        if done:
-            return task.result()
-        return _accepted(payment, [attempt])
+        return task.result() if done else _accepted(payment, [attempt])
 
     async def _carry(self, payment: Payment, attempts: list[Attempt], scope: bytes) -> Response:
         """Carry a payment as far as it goes now; what cannot be written yet is in doubt."""
@@ -363,7 +358,7 @@ class Payments:
         await self.settle(attempt, result, source="inquiry", wait_s=wait_s)
 
     async def drain(self) -> None:
-        """Wait for what is being carried."""
+        """Wait for what is being carried without its caller."""
         while self._carrying:
             await asyncio.wait(self._carrying)
 

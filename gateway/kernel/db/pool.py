@@ -22,5 +22,16 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
         max_size=size_max,
         command_timeout=command_timeout_s,
         reset=_keep_as_it_is,
-        server_settings={"application_name": "oqim", "timezone": "UTC", "jit": "off"},
+        server_settings={
+            "application_name": "oqim",
+            "timezone": "UTC",
+            "jit": "off",
+            # Every statement of ours is the same for any arguments: planned once a connection.
+            "plan_cache_mode": "force_generic_plan",
+            # And every one looks rows up by an index, a batch at most: a plan made while a table
+            # was empty must still be right when it is full.
+            "enable_seqscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+        },
     )

@@ -22,7 +22,7 @@ NO_CHALLENGE = "chl_00000000000000000000000000_0123456789abcdef"
     [
         ({}, (422, "schema-violation")),
         ({"phone": 998901234567}, (422, "schema-violation")),
-        ({"phone": "9" * 65}, (422, "schema-violation")),
+        ({"phone": "9" * 65}, (422, "too-long")),
         ({"phone": PHONE, "channel": "sms"}, (422, "unknown-member")),
         ({"phone": ""}, (422, "invalid-phone")),
         ({"phone": "abc"}, (422, "invalid-phone")),

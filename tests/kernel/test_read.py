@@ -35,13 +35,13 @@ SECRET = "4111111111111111"
         (b'{"text":null}', "schema-violation", "/text"),
         (b'{"text":"a","amount":"1"}', "schema-violation", "/amount"),
         (b'{"text":"a","amount":true}', "schema-violation", "/amount"),
-        (b'{"text":"a","amount":1.5}', "schema-violation", "/amount"),
+        (b'{"text":"a","amount":1.5}', "invalid-amount", "/amount"),
         (b'{"text":"a","amount":0}', "schema-violation", "/amount"),
         (b'{"text":"a","amount":1001}', "schema-violation", "/amount"),
         (b'{"text":"a","amount":100000000000000000000}', "schema-violation", "/amount"),
         (b'{"text":"a","tags":["x",2]}', "schema-violation", "/tags/1"),
         (b'{"text":"a","secret":"1"}', "unknown-member", "/secret"),
-        (json.dumps({"text": SECRET * 2}).encode(), "schema-violation", "/text"),
+        (json.dumps({"text": SECRET * 2}).encode(), "too-long", "/text"),
     ],
 )
 async def test_a_body_is_read_strictly(
@@ -56,6 +56,12 @@ async def test_a_body_is_read_strictly(
     if pointer is not None:
         assert pointer == answer.body["errors"][0]["pointer"]
     assert SECRET.encode() not in answer.raw
+
+
+@pytest.mark.parametrize("target", ["/v1/any-token?a=1", "/livez?a", "/v1/things/1?%00"])
+async def test_a_query_is_refused_where_none_is_read(front: Front, target: str) -> None:
+    """What would be ignored is refused, so that a misplaced parameter is noticed."""
+    assert_problem(await front.call("GET", target), "invalid-query")
 
 
 async def test_a_good_body_is_read(front: Front) -> None:

@@ -124,7 +124,7 @@ async def test_a_body_at_the_bound_is_read(front: Front) -> None:
     """The bound is the last size that is taken: the handler's own refusal answers."""
     body = b'{"text":"' + b"a" * (BODY_BYTES_MAX - 11) + b'"}'
     assert len(body) == BODY_BYTES_MAX
-    assert_problem(await front.post_json("/v1/echo", body), "schema-violation")
+    assert_problem(await front.post_json("/v1/echo", body), "too-long")
 
 
 async def test_a_larger_body_is_refused_before_it_is_sent(front: Front) -> None:

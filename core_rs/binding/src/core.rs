@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use oqim_engine::admit::{self, Call, Card, Merchant, Missing, Settings, Stop};
-use oqim_engine::json;
 use oqim_engine::limits;
 use oqim_engine::problem;
-use oqim_engine::request::{is_pan, read_json, Destination};
+use oqim_engine::request::{is_pan, read_canonical, Destination};
 use oqim_engine::revocation::RevocationKind;
 use oqim_engine::routing::RoutingTable;
 use oqim_engine::rules::Rules;
@@ -710,7 +709,7 @@ impl Core {
 fn read_body(py: Python<'_>, headers: RawHeaders, body: &[u8]) -> PyResult<Py<PyAny>> {
     let read = || -> Result<Vec<u8>, problem::Refusal> {
         admit::check_media(&borrowed(&headers), body)?;
-        Ok(json::canonical(&read_json(body)?))
+        read_canonical(body)
     };
     match read() {
         Ok(canonical) => PyBytes::new(py, &canonical).into_py_any(py),

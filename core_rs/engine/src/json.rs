@@ -341,6 +341,28 @@ pub fn find_forbidden(value: &Value<'_>) -> Option<String> {
     None
 }
 
+/// The pointer of the first number that is not written as an integer.
+pub fn find_fraction(value: &Value<'_>) -> Option<String> {
+    let mut stack: Vec<(String, &Value<'_>)> = vec![(String::new(), value)];
+    while let Some((pointer, value)) = stack.pop() {
+        match value {
+            Value::Number(text) if text.contains(['.', 'e', 'E']) => return Some(pointer),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate().rev() {
+                    stack.push((format!("{pointer}/{index}"), item));
+                }
+            }
+            Value::Object(members) => {
+                for (name, member) in members.iter().rev() {
+                    stack.push((format!("{pointer}{}", pointer_of(&[name])), member));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
 /// space. Numbers keep their text, save `-0`: every number we accept is an integer.
 pub fn canonical(value: &Value<'_>) -> Vec<u8> {

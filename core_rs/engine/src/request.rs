@@ -84,6 +84,33 @@ pub fn read_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
     }
 }
 
+/// Canonical bytes of a body that another reader makes types of.
+///
+/// Numbers are integers, as everywhere: `1.0` and `1e2`, which such a reader may take for one, are
+/// refused here by their text.
+pub fn read_canonical(body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let value = read_json(body)?;
+    match json::find_fraction(&value) {
+        None => Ok(json::canonical(&value)),
+        Some(pointer) => {
+            let slug = if pointer.ends_with("/amount") {
+                "invalid-amount"
+            } else {
+                "schema-violation"
+            };
+            let detail = "Must be an integer, without fraction or exponent.";
+            let error = FieldError {
+                pointer,
+                detail: detail.to_owned(),
+            };
+            Err(Refusal {
+                errors: vec![error],
+                ..Refusal::new(slug, detail)
+            })
+        }
+    }
+}
+
 /// Reads the body of `POST /v1/payments` and `/v1/payments/quote`.
 ///
 /// All faults are collected; the first in the order of members below names the problem.
@@ -551,6 +578,28 @@ mod tests {
         assert_eq!(
             "ok",
             slug_with("description", &format!("\"{}\"", "ў".repeat(255)))
+        );
+    }
+
+    #[test]
+    fn a_number_that_is_no_integer_is_refused_by_its_text() {
+        for (body, slug, pointer) in [
+            (r#"{"amount":1.0}"#, "invalid-amount", "/amount"),
+            (r#"{"amount":1e2}"#, "invalid-amount", "/amount"),
+            (r#"{"amount":1E2}"#, "invalid-amount", "/amount"),
+            (r#"{"a":[0,{"b":-0.5}]}"#, "schema-violation", "/a/1/b"),
+        ] {
+            let refusal = read_canonical(body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (slug, pointer),
+                (refusal.slug, &*refusal.errors[0].pointer),
+                "{body}"
+            );
+        }
+        let good = br#"{"b":"1.5","amount":-10}"#;
+        assert_eq!(
+            br#"{"amount":-10,"b":"1.5"}"#.to_vec(),
+            read_canonical(good).unwrap()
         );
     }
 

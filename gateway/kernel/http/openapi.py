@@ -38,6 +38,7 @@ EVERYWHERE = (
     "rate-limited",
     "invalid-deadline",
     "deadline-exceeded",
+    "invalid-query",
     "overloaded",
     "unavailable",
     "internal-error",
@@ -51,6 +52,7 @@ _WITH_JSON = (
     "schema-violation",
     "unknown-member",
     "invalid-character",
+    "too-long",
 )
 _WITH_TOKEN = ("unauthenticated", "invalid-token")
 _WITH_KEY = (

@@ -14,6 +14,7 @@ Typed = TypeVar("Typed")
 
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_TOO_LONG = "Expected `str` of length <="
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -21,7 +22,7 @@ def body_as(request: Request, type_: type[Typed]) -> Typed:
     """Return the JSON body as `type_`; its canonical bytes stay on the request.
 
     Raises:
-        Problem: `schema-violation` or `unknown-member`, with a pointer.
+        Problem: `schema-violation`, `too-long` or `unknown-member`, with a pointer.
         RefusedByCore: what the strict parser refuses.
     """
     canonical = read_body(request.raw_headers, request.body)
@@ -56,7 +57,8 @@ def _violation(message: str) -> Problem:
         detail = "This member is not known."
         return Problem("unknown-member", detail, errors=((f"{pointer}/{name}", detail),))
     # The validator's words name expected types and bounds, never the value given.
-    return Problem("schema-violation", f"{message}.", errors=((pointer, f"{message}."),))
+    slug = "too-long" if message.startswith(_TOO_LONG) else "schema-violation"
+    return Problem(slug, f"{message}.", errors=((pointer, f"{message}."),))
 
 
 def form_as(request: Request, type_: type[Typed]) -> Typed:

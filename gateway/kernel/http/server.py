@@ -128,6 +128,9 @@ class HttpFront:
         if "\x00" in http.path:
             raise Problem("invalid-request", "The path holds a NUL.")
         _check_accept(http, route.media_type)
+        query = http.query_string
+        if query and route.query is None:
+            raise Problem("invalid-query", "This route takes no query parameters.")
         body = b""
         if http.body_exists:
             self._check_before_reading(http)
@@ -138,7 +141,7 @@ class HttpFront:
             method=http.method,
             path=http.path,
             raw_headers=http.raw_headers,
-            query=http.query_string,
+            query=query,
             body=body,
             request_id=request_id,
             received_at_ms=self._clock(),

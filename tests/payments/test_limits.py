@@ -67,6 +67,10 @@ currency = "UZS"
 """
 
 
+# A connection a request, so that both workers answer.
+ALONE = {"Connection": "close"}
+
+
 @pytest.fixture(scope="module")
 async def small() -> AsyncIterator[House]:
     """Two workers under small caps."""
@@ -100,11 +104,6 @@ async def test_exactly_the_allowed_amount_passes(small: House, scheme: str) -> N
         fit * amount,
         CARD_CAP - fit * amount,
     ), room
-    ids = [one.body["id"] for one in replies if one.status == 201]
-    rows = await small.rows(
-        "SELECT DISTINCT worker FROM attempts WHERE payment_id = ANY($1::text[])", ids
-    )
-    assert len(rows) == 2, "both workers took payments on the one card"
     last = await small.pay(0, small.purchase(0, scheme, CARD_CAP - fit * amount))
     assert (last.status, last.body["status"]) == (201, "succeeded"), "what is left may be used"
     over = await small.pay(0, small.purchase(0, scheme, 1))
@@ -215,35 +214,6 @@ async def test_one_payment_has_bounds(small: House, amount: int) -> None:
     assert "one-transfer" in reply.body["detail"], reply.raw
 
 
-async def test_a_merchant_shared_by_all_is_never_over(small: House) -> None:
-    """40 customers pay one merchant at once: its cap is used exactly as far as payments fit."""
-    rows = await small.rows(
-        """
-        SELECT COALESCE(sum(CASE WHEN status = 'succeeded' THEN amount_received
-                                 ELSE amount_capturable END), 0)::bigint
-        FROM payments WHERE operation = 'purchase' AND status IN ('succeeded', 'requires_capture')
-        """
-    )
-    used = rows[0][0]
-    amount = 499_999
-    fit = (MERCHANT_CAP - used) // amount
-    wanted = [(user, scheme) for user in range(10, 50) for scheme in SCHEMES]
-    assert 0 < fit < len(wanted), "the cap is met within this test"
-    replies = await asyncio.gather(
-        *(small.pay(user, small.purchase(user, scheme, amount)) for user, scheme in wanted)
-    )
-    assert by_answer(replies) == {
-        (201, "succeeded"): fit,
-        (422, "limit-exceeded"): len(wanted) - fit,
-    }
-    sent = sum([await charged(small, scheme, amount) for scheme in SCHEMES])
-    assert sent == fit, "the processors hold as many"
-
-
-# A connection a request, so that both workers answer.
-ALONE = {"Connection": "close"}
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_every_worker_shows_the_same_headroom(small: House, scheme: str) -> None:
     """What one worker took and gave back is what the other shows."""
@@ -283,3 +253,57 @@ async def test_no_worker_refuses_what_was_given_back(small: House, scheme: str) 
     assert reply.status == 200, reply.raw
     answers = [await pay(1) for _ in range(12)]
     assert by_answer(answers) == {(201, "succeeded"): 12}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_two_workers_share_one_card(small: House, scheme: str) -> None:
+    """What both workers let pass at once on one card is counted together."""
+    token = small.user(3)["access_token"]
+    replies = await asyncio.gather(
+        *(
+            small.call(
+                "POST",
+                "/v1/payments",
+                small.purchase(3, scheme, 10_000 + number),
+                token=token,
+                key=new_key(),
+                headers=ALONE,
+            )
+            for number in range(40)
+        )
+    )
+    assert by_answer(replies) == {(201, "succeeded"): 40}
+    ids = [one.body["id"] for one in replies]
+    rows = await small.rows(
+        "SELECT DISTINCT worker FROM attempts WHERE payment_id = ANY($1::text[])", ids
+    )
+    assert len(rows) == 2, "both workers took payments on the one card"
+    left = CARD_CAP - sum(range(10_000, 10_040))
+    over = await small.pay(3, small.purchase(3, scheme, left + 1))
+    assert over.code == "limit-exceeded", over.raw
+    await paid(small, 3, scheme, left)
+
+
+async def test_a_merchant_shared_by_all_is_never_over(small: House) -> None:
+    """40 customers pay one merchant at once: its cap is used exactly as far as payments fit."""
+    rows = await small.rows(
+        """
+        SELECT COALESCE(sum(CASE WHEN status = 'succeeded' THEN amount_received
+                                 ELSE amount_capturable END), 0)::bigint
+        FROM payments WHERE operation = 'purchase' AND status IN ('succeeded', 'requires_capture')
+        """
+    )
+    used = rows[0][0]
+    amount = 499_999
+    fit = (MERCHANT_CAP - used) // amount
+    wanted = [(user, scheme) for user in range(10, 50) for scheme in SCHEMES]
+    assert 0 < fit < len(wanted), "the cap is met within this test"
+    replies = await asyncio.gather(
+        *(small.pay(user, small.purchase(user, scheme, amount)) for user, scheme in wanted)
+    )
+    assert by_answer(replies) == {
+        (201, "succeeded"): fit,
+        (422, "limit-exceeded"): len(wanted) - fit,
+    }
+    sent = sum([await charged(small, scheme, amount) for scheme in SCHEMES])
+    assert sent == fit, "the processors hold as many"

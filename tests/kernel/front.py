@@ -267,7 +267,10 @@ def assert_problem(answer: Answer, slug: str) -> None:
 
 @asynccontextmanager
 async def running_front(
-    *, in_flight_max: int = 100, checks: Mapping[str, system.Check] | None = None
+    *,
+    in_flight_max: int = 100,
+    body_timeout_s: float = 20.0,
+    checks: Mapping[str, system.Check] | None = None,
 ) -> AsyncIterator[Front]:
     """Serve the routes of `room` and the system's on a port of the machine's choice."""
     handlers, metrics, core = Handlers(), Metrics(), make_core()
@@ -283,6 +286,7 @@ async def running_front(
         metrics,
         body_bytes_max=BODY_BYTES_MAX,
         in_flight_max=in_flight_max,
+        body_timeout_s=body_timeout_s,
     )
     runner = web.ServerRunner(make_server(front), shutdown_timeout=1.0)
     await runner.setup()

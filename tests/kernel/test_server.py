@@ -154,6 +154,16 @@ async def test_a_chunked_body_within_the_bound_is_read(front: Front) -> None:
     assert answer.body["body"] == {"text": "a", "amount": 1, "tags": []}
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """A slow peer loses its place in flight: 408, and its connection ends."""
+    async with running_front(in_flight_max=1, body_timeout_s=0.2) as front:
+        head = post(b"Content-Type: application/json", b"Content-Length: 30", body=b'{"text":')
+        answer = await front.send(head)
+        assert_problem(answer, "request-timeout")
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert (await front.call("GET", "/v1/echo")).status == 200
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity", "made-up"])
 async def test_a_content_encoding_is_refused(front: Front, coding: str) -> None:
     """No body is decompressed, so none can unfold into a larger one."""

@@ -4,6 +4,7 @@ Takes bytes, finds the route, hands the handler a `Request`, writes its `Respons
 the framework's own included, leaves as `application/problem+json`.
 """
 
+import asyncio
 import re
 import time
 from http import HTTPStatus
@@ -36,6 +37,8 @@ _AWAY = (
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
+# A body of at most 64 KiB arrives in far less; one that does not holds a place in flight.
+BODY_TIMEOUT_S = 20.0
 # They must differ: see `_ProblemRequestHandler.handle_error`.
 _LINE_BYTES_MAX = 8190
 _HEADER_BYTES_MAX = 8192
@@ -55,6 +58,7 @@ class HttpFront:
         core: authorizes routes that are not hot.
         body_bytes_max: bodies over it are refused, as far as possible before they are read.
         in_flight_max: requests over it are answered 503 at once.
+        body_timeout_s: a body that has not arrived by then is answered 408.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class HttpFront:
         *,
         body_bytes_max: int,
         in_flight_max: int,
+        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._table = table
         self._core = core
@@ -73,6 +78,7 @@ class HttpFront:
         self._metrics = metrics
         self._body_bytes_max = body_bytes_max
         self._in_flight_max = in_flight_max
+        self._body_timeout_s = body_timeout_s
         self._in_flight = 0
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -134,7 +140,7 @@ class HttpFront:
         body = b""
         if http.body_exists:
             self._check_before_reading(http)
-            body = await http.read()
+            body = await self._read(http)
             if len(body) > self._body_bytes_max:
                 raise self._too_large()
         request = Request(
@@ -155,6 +161,16 @@ class HttpFront:
             raise RefusedByCore(claims)
         request.claims = claims
         return await route.handler(request)
+
+    async def _read(self, http: web.BaseRequest) -> bytes:
+        # Most bodies have come with their head: those need no timer.
+        if http.content.is_eof():
+            return await http.read()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await http.read()
+        except TimeoutError:
+            raise Problem("request-timeout", "The body did not arrive in time.") from None
 
     def _check_before_reading(self, http: web.BaseRequest) -> None:
         if "Content-Encoding" in http.headers:
@@ -200,7 +216,11 @@ def _aiohttp_response(response: Response, request_id: str) -> web.Response:
         "Server": "oqim",
     }
     headers.update(response.headers)
-    return web.Response(status=response.status, body=response.body, headers=headers)
+    answer = web.Response(status=response.status, body=response.body, headers=headers)
+    if response.status == HTTPStatus.REQUEST_TIMEOUT:
+        # What is still to come of the request would be read as the next one.
+        answer.force_close()
+    return answer
 
 
 class _ProblemRequestHandler(web.RequestHandler):

@@ -165,13 +165,25 @@ class Core:
     def authorize(self, headers: RawHeaders, scope: str, now_ms: int) -> Claims | Refusal: ...
     def check_feed(self, now_ms: int) -> Refusal | None: ...
     def admit(
-        self, method: str, path: str, headers: RawHeaders, body: bytes, now_ms: int
+        self,
+        method: str,
+        path: str,
+        headers: RawHeaders,
+        body: bytes,
+        now_ms: int,
+        is_fresh: bool,
     ) -> Admission | Refusal | Missing: ...
     def quote(
-        self, method: str, path: str, headers: RawHeaders, body: bytes, now_ms: int
+        self,
+        method: str,
+        path: str,
+        headers: RawHeaders,
+        body: bytes,
+        now_ms: int,
+        is_fresh: bool,
     ) -> bytes | Refusal | Missing: ...
     def limits(
-        self, claims: Claims, card: str, operation: str, now_ms: int
+        self, claims: Claims, card: str, operation: str, now_ms: int, is_fresh: bool
     ) -> bytes | Refusal | Missing: ...
     def stage(self, batch: list[Admission]) -> Staged: ...
     def stage_give_back(self, batch: list[tuple[bytes, int | None]]) -> Staged: ...

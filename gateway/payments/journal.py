@@ -21,6 +21,7 @@ import structlog
 
 from gateway.core import Admission, Core, Refusal, Staged
 from gateway.kernel.db.batch import Entry, GroupCommit
+from gateway.kernel.db.pool import Lane
 from gateway.kernel.errors import Unavailable
 from gateway.limits.store import lock_states, read_states
 from gateway.payments.ledger import Posting
@@ -147,6 +148,8 @@ class Journal:
         self._worker = worker
         self._hot_subject_s = hot_subject_s
         self._hot: dict[str, float] = {}
+        self._intents_lane = Lane(pool)
+        self._facts_lane = Lane(pool)
         self.intents: GroupCommit[Intent, OpenAnswer] = GroupCommit(
             self._flush_intents, batch_size_max, queue_size_max
         )
@@ -169,10 +172,12 @@ class Journal:
         """Return what is stored under a key, or None when it was never used."""
         return await self._replays.submit(scope)
 
-    async def drain(self) -> None:
-        """Wait until everything submitted is durable or refused."""
+    async def close(self) -> None:
+        """Wait until everything submitted is durable or refused, and give back the connections."""
         await self.intents.drain()
         await self.facts.drain()
+        await self._intents_lane.close()
+        await self._facts_lane.close()
 
     # Intents ----------------------------------------------------------------------------------
 
@@ -223,7 +228,7 @@ class Journal:
             self._core.unstage(staged)
             return await self._write_intents_locked(entries, staged)
         try:
-            async with self._pool.acquire() as connection:
+            async with self._intents_lane.connection() as connection:
                 row = await connection.fetchrow(
                     OPEN_PAYMENTS, *_intent_rows(entries), *_states(staged), self._worker
                 )
@@ -267,7 +272,10 @@ class Journal:
         """Write a batch whose states are locked first, so that they cannot be stale."""
         staged: Staged | None = None
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with (
+                self._intents_lane.connection() as connection,
+                connection.transaction(),
+            ):
                 await self._lock(connection, before)
                 staged = self._core.stage([entry.item.admission for entry in entries])
                 admitted = [entries[index] for index in staged.admitted]
@@ -354,7 +362,10 @@ class Journal:
         ready: list[Entry[Fact, None]] = entries
         deferred: list[Entry[Fact, None]] = []
         try:
-            async with self._pool.acquire() as connection, _maybe(connection, is_locked):
+            async with (
+                self._facts_lane.connection() as connection,
+                _maybe(connection, is_locked),
+            ):
                 if returning:
                     staged, ready, deferred = await self._stage_returns(
                         connection, entries, returning, is_locked=is_locked

@@ -167,12 +167,13 @@ class PaymentRoutes:
 
     async def quote(self, request: Request) -> Response:
         answer: bytes | Refusal = await self._supply.decided(
-            lambda: self._core.quote(
+            lambda is_fresh: self._core.quote(
                 request.method,
                 request.path,
                 request.raw_headers,
                 request.body,
                 request.received_at_ms,
+                is_fresh,
             )
         )
         if isinstance(answer, Refusal):
@@ -236,8 +237,8 @@ class PaymentRoutes:
     async def limits(self, request: Request) -> Response:
         query = query_as(request, LimitsQuery)
         answer: bytes | Refusal = await self._supply.decided(
-            lambda: self._core.limits(
-                request.who, query.card, query.operation, request.received_at_ms
+            lambda is_fresh: self._core.limits(
+                request.who, query.card, query.operation, request.received_at_ms, is_fresh
             )
         )
         if isinstance(answer, Refusal):

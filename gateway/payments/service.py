@@ -119,12 +119,13 @@ class Payments:
     async def _decide(self, request: Request) -> Admission | Response:
         """Ask the core; an earlier answer under the same key comes before a refusal."""
         decision = await self._supply.decided(
-            lambda: self._core.admit(
+            lambda is_fresh: self._core.admit(
                 request.method,
                 request.path,
                 request.raw_headers,
                 request.body,
                 request.received_at_ms,
+                is_fresh,
             )
         )
         if isinstance(decision, Admission):

@@ -29,13 +29,20 @@ class Supply:
             self._read, _BATCH_SIZE_MAX, _QUEUE_SIZE_MAX
         )
 
-    async def decided(self, decide: Callable[[], Answer | Missing]) -> Answer:
-        """Return the first answer of `decide` that misses nothing."""
+    async def decided(self, decide: Callable[[bool], Answer | Missing]) -> Answer:
+        """Return the first answer of `decide` that misses nothing.
+
+        Args:
+            decide: told whether the limit states it touches were read for it. What this worker
+                remembers is enough to admit, never to refuse or to show: another may have moved it.
+        """
+        is_fresh = False
         for _ in range(_ROUNDS_MAX):
-            answer = decide()
+            answer = decide(is_fresh)
             if not isinstance(answer, Missing):
                 return answer
             await self._reads.submit(answer)
+            is_fresh = bool(answer.subjects)
         raise RuntimeError("the core's caches are too small for one decision")
 
     async def _read(self, batch: list[Entry[Missing, None]]) -> list[Entry[Missing, None]]:

@@ -585,6 +585,10 @@ impl Core {
         self.inner.check_feed(now_ms).err().map(refusal)
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one HTTP request, field by field"
+    )]
     fn admit(
         &mut self,
         py: Python<'_>,
@@ -593,6 +597,7 @@ impl Core {
         headers: RawHeaders,
         body: &[u8],
         now_ms: i64,
+        is_fresh: bool,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match self.inner.admit(Call {
@@ -601,12 +606,17 @@ impl Core {
             headers: &headers,
             body,
             now_ms,
+            is_fresh,
         }) {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one HTTP request, field by field"
+    )]
     fn quote(
         &mut self,
         py: Python<'_>,
@@ -615,6 +625,7 @@ impl Core {
         headers: RawHeaders,
         body: &[u8],
         now_ms: i64,
+        is_fresh: bool,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match self.inner.quote(Call {
@@ -623,6 +634,7 @@ impl Core {
             headers: &headers,
             body,
             now_ms,
+            is_fresh,
         }) {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
@@ -636,8 +648,12 @@ impl Core {
         card: &str,
         operation: &str,
         now_ms: i64,
+        is_fresh: bool,
     ) -> PyResult<Py<PyAny>> {
-        match self.inner.limits(&claims.inner, card, operation, now_ms) {
+        match self
+            .inner
+            .limits(&claims.inner, card, operation, now_ms, is_fresh)
+        {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
         }

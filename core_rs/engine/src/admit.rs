@@ -82,6 +82,9 @@ pub struct Call<'a> {
     pub headers: &'a Headers<'a>,
     pub body: &'a [u8],
     pub now_ms: i64,
+    /// Whether the limit states it touches were read from the database for this call. What is in
+    /// memory is enough to admit, since the write verifies it, but not to refuse, nor to be shown.
+    pub is_fresh: bool,
 }
 
 /// Names a request for replay: who asked for which route under which key, and what was asked.
@@ -270,8 +273,12 @@ impl Core {
                 },
                 other => other,
             })?;
+        self.check_known(&decision.asks)?;
         let breaches = self.book.breaches(&decision.asks);
         if !breaches.is_empty() {
+            if !call.is_fresh {
+                return Err(missing_subjects(counted(&decision.asks)));
+            }
             let refusal = refusal_of_breaches(&breaches);
             return Err(Stop::Refused {
                 refusal,
@@ -302,6 +309,7 @@ impl Core {
         let value = request::read_json(call.body)?;
         let request = request::read_payment(&value)?;
         let decision = self.decide(&claims, &request, call.now_ms)?;
+        self.check_fresh(&decision.asks, call.is_fresh)?;
         let expires_at_ms = call.now_ms + self.settings.quote_ttl_ms;
         let quote_id = quote::issue(
             &self.settings.quote_key,
@@ -330,6 +338,7 @@ impl Core {
         card_id: &str,
         operation: &str,
         now_ms: i64,
+        is_fresh: bool,
     ) -> Result<Vec<u8>, Stop> {
         let card = match self.cards.get(card_id) {
             None => {
@@ -359,7 +368,7 @@ impl Core {
             merchant: None,
         };
         let asks = asks_of(&rules, &facts, claims, &parties, 0);
-        self.check_known(&asks)?;
+        self.check_fresh(&asks, is_fresh)?;
         let limits = headroom::of(&self.book, &asks);
         let (remaining_amount, remaining_count) = headroom::least(&limits);
         let answer = LimitsAnswer {
@@ -418,7 +427,6 @@ impl Core {
             None => commission_of(&rules, &facts, request.amount)?,
         };
         let asks = asks_of(&rules, &facts, claims, &parties, request.amount);
-        self.check_known(&asks)?;
         let scheme = if source_scheme.is_empty() {
             &parties.destination_scheme
         } else {
@@ -531,21 +539,22 @@ impl Core {
         }
     }
 
+    /// Names the counted subjects that are not in memory.
     fn check_known(&self, asks: &[Ask]) -> Result<(), Stop> {
-        let mut subjects: Vec<String> = asks
-            .iter()
-            .filter_map(|ask| ask.taken.as_ref())
-            .filter(|taken| !self.book.is_known(&taken.subject))
-            .map(|taken| taken.subject.to_string())
-            .collect();
-        if subjects.is_empty() {
+        let unknown = counted(asks).filter(|subject| !self.book.is_known(subject));
+        let mut unknown = unknown.peekable();
+        if unknown.peek().is_none() {
             return Ok(());
         }
-        subjects.dedup();
-        Err(Stop::Missing(Missing {
-            subjects,
-            ..Missing::default()
-        }))
+        Err(missing_subjects(unknown))
+    }
+
+    /// Names every counted subject, unless all were just read.
+    fn check_fresh(&self, asks: &[Ask], is_fresh: bool) -> Result<(), Stop> {
+        if is_fresh || counted(asks).next().is_none() {
+            return self.check_known(asks);
+        }
+        Err(missing_subjects(counted(asks)))
     }
 
     /// Evaluates a batch of admissions again, for the write that makes them durable.
@@ -575,6 +584,21 @@ impl Core {
             .ok_or_else(plan_missing)?;
         commission::compute(&plan, amount_minor).map_err(commission_refusal)
     }
+}
+
+fn counted(asks: &[Ask]) -> impl Iterator<Item = &str> {
+    asks.iter()
+        .filter_map(|ask| ask.taken.as_ref())
+        .map(|taken| &*taken.subject)
+}
+
+fn missing_subjects<'a>(subjects: impl Iterator<Item = &'a str>) -> Stop {
+    let mut subjects: Vec<String> = subjects.map(str::to_owned).collect();
+    subjects.dedup();
+    Stop::Missing(Missing {
+        subjects,
+        ..Missing::default()
+    })
 }
 
 fn plan_missing() -> Refusal {

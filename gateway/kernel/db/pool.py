@@ -1,5 +1,7 @@
 """The connection pool: what every connection of ours is set to."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -35,3 +37,36 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
             "enable_mergejoin": "off",
         },
     )
+
+
+class Lane:
+    """One connection of a pool, kept by one user who uses it for one thing at a time.
+
+    What it prepared stays prepared. One that was lost is replaced when it is next asked for.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._held: Any = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """Lend the connection; one that fails in a way that leaves it in doubt is given up."""
+        if self._held is None or self._held.is_closed():
+            await self.close()
+            self._held = await self._pool.acquire()
+        try:
+            yield self._held
+        except asyncpg.PostgresError:
+            # The server answered: the connection is sound.
+            raise
+        except BaseException:
+            self._held.terminate()
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self._pool.release(held)

@@ -116,6 +116,9 @@ class _Schemas:
         # Types need not be hashable; their identity is enough while `routes` holds them.
         self._by_type = {id(type_): one for type_, one in zip(asked, schemas[:-1], strict=True)}
         for route in routes:
+            if route.form is not None:
+                members = self.resolved(route.form)["properties"]
+                members.update({name: _without_null(one) for name, one in members.items()})
             for type_ in route.answers.values():
                 if type_ is not None:
                     self._close(self.of(type_))
@@ -216,7 +219,7 @@ def _query_parameters(route: Route, schemas: _Schemas) -> Iterable[Schema]:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """Return the schema of a parameter: one that is null cannot be sent, only left out."""
+    """Return the schema of a parameter or of a form's member: null is not sent, but left out."""
     choices = schema.get("anyOf")
     if choices is None:
         return schema

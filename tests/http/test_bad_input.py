@@ -57,14 +57,15 @@ def good(house: House, door: str) -> dict[str, Any]:
     """Return a body that the route would read."""
     if door in ("pay", "quote"):
         return house.purchase(0, "humo", 10_000, description=MARK)
-    return {
+    bodies: dict[str, dict[str, Any]] = {
         "capture": {"amount": 100},
         "cancel": {},
         "refund": {"amount": 100, "reason": MARK},
         "add card": {"pan": fresh_pan(), "expiry": "40-12"},
         "verify card": {"code": "A7K2Q9"},
         "challenge": {"phone": "+998901239999"},
-    }[door]
+    }
+    return bodies[door]
 
 
 Spoil = Callable[[bytes], bytes]

@@ -243,6 +243,11 @@ class Journal:
             self._core.roll_back(staged)
             await self._look_up_intents(entries, error)
             return []
+        except Exception as error:
+            # A fault of ours must not leave its subjects in flight for ever.
+            self._core.roll_back(staged)
+            self._give_up(entries, error)
+            return []
         return self._intents_written(entries, staged, row)
 
     def _intents_written(
@@ -271,6 +276,7 @@ class Journal:
     ) -> list[Entry[Intent, OpenAnswer]]:
         """Write a batch whose states are locked first, so that they cannot be stale."""
         staged: Staged | None = None
+        deferred: list[Entry[Intent, OpenAnswer]] = []
         try:
             async with (
                 self._intents_lane.connection() as connection,
@@ -278,25 +284,35 @@ class Journal:
             ):
                 await self._lock(connection, before)
                 staged = self._core.stage([entry.item.admission for entry in entries])
-                admitted = [entries[index] for index in staged.admitted]
+                for index, refusal in staged.refused:
+                    entries[index].resolve(refusal)
+                deferred = [entries[index] for index in staged.deferred]
+                entries = [entries[index] for index in staged.admitted]
                 row = await connection.fetchrow(
-                    OPEN_PAYMENTS, *_intent_rows(admitted), *_states(staged), self._worker
+                    OPEN_PAYMENTS, *_intent_rows(entries), *_states(staged), self._worker
                 )
         except asyncpg.PostgresError as error:
             if staged is not None:
                 self._core.roll_back(staged)
             if error.sqlstate == _ABORTED:
-                return entries
-            return await self._intents_failed(entries, error)
+                return entries + deferred
+            return await self._intents_failed(entries, error) + deferred
         except _CONNECTION_LOST as error:
             if staged is not None:
                 self._core.roll_back(staged)
             await self._look_up_intents(entries, error)
-            return []
-        for index, refusal in staged.refused:
-            entries[index].resolve(refusal)
-        deferred = [entries[index] for index in staged.deferred]
-        return self._intents_written(admitted, staged, row) + deferred
+            return deferred
+        except Exception as error:
+            if staged is not None:
+                self._core.roll_back(staged)
+            self._give_up(entries, error)
+            return deferred
+        return self._intents_written(entries, staged, row) + deferred
+
+    def _give_up(self, entries: list[Entry[Intent, OpenAnswer]], error: Exception) -> None:
+        for entry in entries:
+            self._core.release(entry.item.admission)
+            entry.fail(error)
 
     async def _intents_failed(
         self, entries: list[Entry[Intent, OpenAnswer]], error: asyncpg.PostgresError
@@ -306,8 +322,7 @@ class Journal:
             return entries
         if len(entries) == 1:
             log.error("an intent was refused by the database", sqlstate=error.sqlstate)
-            self._core.release(entries[0].item.admission)
-            entries[0].fail(error)
+            self._give_up(entries, error)
             return []
         for half in _halves(entries):
             pending = half
@@ -381,6 +396,13 @@ class Journal:
             if staged is not None:
                 self._core.roll_back(staged)
             await self._look_up_facts(ready, error)
+            return deferred
+        except Exception as error:
+            # A fault of ours must not leave its subjects in flight for ever.
+            if staged is not None:
+                self._core.roll_back(staged)
+            for entry in ready:
+                entry.fail(error)
             return deferred
         assert row is not None, "the statement answers one row"
         if row["is_fit"]:

@@ -41,21 +41,31 @@ Status = Literal[
     "requires_action", "processing", "requires_capture", "succeeded", "failed", "canceled"
 ]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+# Described only: its own problem is `invalid-amount`, not one of shape.
+AmountLeft = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": 10**15})]
+Party = Annotated[
+    dict[str, str],
+    msgspec.Meta(min_length=1, max_length=1, description="One of `card`, `pan` or `merchant`."),
+]
+Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=40)], Annotated[str, msgspec.Meta(max_length=500)]],
+    msgspec.Meta(max_length=50),
+]
 
 
 class PaymentBody(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /v1/payments` takes; read by the core, described here."""
 
-    operation: str
+    operation: Literal["purchase", "transfer", "payout"]
     amount: Amount
     currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
-    destination: dict[str, str]
-    source: dict[str, str] | None = None
-    capture: str | None = None
+    destination: Party
+    source: Party | None = None
+    capture: Literal["automatic", "manual"] | None = None
     description: Annotated[str, msgspec.Meta(max_length=255)] | None = None
     purpose: Annotated[str, msgspec.Meta(pattern="^[0-9]{2}$")] | None = None
-    quote_id: str | None = None
-    metadata: dict[str, str] | None = None
+    quote_id: Annotated[str, msgspec.Meta(max_length=4_096)] | None = None
+    metadata: Metadata | None = None
 
 
 class QuoteLine(msgspec.Struct):
@@ -110,11 +120,11 @@ class LimitsView(msgspec.Struct):
 
 
 class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
-    amount: int | None = None
+    amount: AmountLeft | None = None
 
 
 class RefundBody(msgspec.Struct, forbid_unknown_fields=True):
-    amount: int | None = None
+    amount: AmountLeft | None = None
     reason: Annotated[str, msgspec.Meta(max_length=255)] | None = None
 
 

@@ -1,19 +1,22 @@
 """Reading what a request carries: bodies, forms and queries, each strictly and by type."""
 
 import re
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+import msgspec.inspect
 
 from gateway.core import Refusal, read_body
 from gateway.kernel.http.messages import Request
 from gateway.kernel.http.problems import Problem, RefusedByCore
 
-Typed = TypeVar("Typed")
+Typed = TypeVar("Typed", bound=msgspec.Struct)
 
 _AT = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 _TOO_LONG = "Expected `str` of length <="
 _FORM = "application/x-www-form-urlencoded"
 
@@ -91,7 +94,26 @@ def _pairs_as(pairs: list[tuple[str, str]], type_: type[Typed], slug: str) -> Ty
         if any(ord(character) < 32 or ord(character) == 127 for character in value):
             raise Problem(slug, "A parameter holds a control character.")
         values[name] = value
+    for name in _integers(type_):
+        text = values.get(name)
+        if text is not None and _INTEGER.match(text):
+            values[name] = int(text)
     try:
-        return msgspec.convert(values, type_, strict=False)
+        # Strictly: a text that says null or true is that text.
+        return msgspec.convert(values, type_)
     except msgspec.ValidationError as error:
         raise Problem(slug, f"{error}.") from None
+
+
+@cache
+def _integers(type_: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the parameters that are integers, where all others are texts."""
+    info = msgspec.inspect.type_info(type_)
+    assert isinstance(info, msgspec.inspect.StructType), "parameters are read as a struct"
+    found = set()
+    for field in info.fields:
+        of = field.type
+        choices = of.types if isinstance(of, msgspec.inspect.UnionType) else (of,)
+        if any(isinstance(one, msgspec.inspect.IntType) for one in choices):
+            found.add(field.encode_name)
+    return frozenset(found)

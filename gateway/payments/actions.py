@@ -18,8 +18,9 @@ from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
 from gateway.payments import ledger, store
+from gateway.payments.entries import ALL, ActionFact, Fact, VersionMoved
 from gateway.payments.instructions import Instructions
-from gateway.payments.journal import ALL, ActionFact, Fact, Journal, VersionMoved
+from gateway.payments.journal import Journal
 from gateway.payments.model import (
     CANCELED,
     REQUIRES_CAPTURE,

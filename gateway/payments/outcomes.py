@@ -10,7 +10,7 @@ from enum import Enum
 from connectors.spi import Outcome, Result
 from gateway.kernel.ids import attempt_id
 from gateway.payments import ledger
-from gateway.payments.journal import ALL, Fact
+from gateway.payments.entries import ALL, Fact
 from gateway.payments.model import (
     FAILED,
     PROCESSING,

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
+from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.metrics import Metrics
 from gateway.payments import store
 from gateway.payments.actions import Actions
@@ -65,7 +66,7 @@ class Recovery:
         while True:
             try:
                 await act()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
                 log.warning("recovery waits for the database", error=repr(error))
             await asyncio.sleep(period_s)
 

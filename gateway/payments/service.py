@@ -21,16 +21,9 @@ from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
+from gateway.payments.entries import ALL, CardChanged, Fact, Intent, Opened, VersionMoved
 from gateway.payments.instructions import Instructions
-from gateway.payments.journal import (
-    ALL,
-    CardChanged,
-    Fact,
-    Intent,
-    Journal,
-    Opened,
-    VersionMoved,
-)
+from gateway.payments.journal import Journal
 from gateway.payments.model import FAILED, PROCESSING, Attempt, Payment, payment_json
 from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads

@@ -8,7 +8,7 @@ import asyncpg
 from gateway.cards.directory import Directory
 from gateway.core import Core, Missing
 from gateway.kernel.db.batch import Entry, GroupCommit
-from gateway.limits.store import read_states
+from gateway.limits.states import read_states
 
 _BATCH_SIZE_MAX = 256
 _QUEUE_SIZE_MAX = 8192

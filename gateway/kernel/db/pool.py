@@ -1,10 +1,23 @@
 """The connection pool: what every connection of ours is set to."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
+
+ABORTED = "OQ001"
+"""The SQLSTATE with which our statements end themselves (`oqim_abort`)."""
+
+CONNECTION_LOST = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""After which a statement's outcome is unknown: the network, a time-out (an OSError), a server that
+is stopping, crashed or full. Tried before PostgresError, of which some are kinds."""
 
 
 async def _keep_as_it_is(connection: Any) -> None:
@@ -52,21 +65,36 @@ class Lane:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         """Lend the connection; one that fails in a way that leaves it in doubt is given up."""
-        if self._held is None or self._held.is_closed():
+        if not self._is_usable():
             await self.close()
             self._held = await self._pool.acquire()
         try:
             yield self._held
+        except CONNECTION_LOST:
+            await self._give_up()
+            raise
         except asyncpg.PostgresError:
             # The server answered: the connection is sound.
             raise
         except BaseException:
-            self._held.terminate()
-            await self.close()
+            await self._give_up()
             raise
+
+    def _is_usable(self) -> bool:
+        try:
+            return self._held is not None and not self._held.is_closed()
+        except asyncpg.InterfaceError:
+            # It was lost, and the pool took it back by itself.
+            return False
+
+    async def _give_up(self) -> None:
+        if self._is_usable():
+            self._held.terminate()
+        await self.close()
 
     async def close(self) -> None:
         """Give the connection back."""
         held, self._held = self._held, None
         if held is not None:
-            await self._pool.release(held)
+            with suppress(asyncpg.InterfaceError):
+                await self._pool.release(held)

@@ -10,7 +10,6 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-import asyncpg
 import redis.exceptions
 import structlog
 from aiohttp import web
@@ -18,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock, system_clock
+from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
@@ -27,13 +27,7 @@ from gateway.kernel.metrics import Metrics
 
 log = structlog.get_logger("http")
 
-_AWAY = (
-    Unavailable,
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    redis.exceptions.RedisError,
-)
+_AWAY = (Unavailable, *CONNECTION_LOST, redis.exceptions.RedisError)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")

@@ -1,0 +1,92 @@
+"""What the journal is given, and what it answers."""
+
+from dataclasses import dataclass, field
+
+from gateway.core import Admission, Refusal
+from gateway.payments.ledger import Posting
+from gateway.payments.model import Action, Attempt, Payment
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The intent is durable: bytes may leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The key was used before: the stored answer, or a refusal, is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardChanged:
+    """The source card is not what the core believed: decide again."""
+
+
+OPENED, REPLAYED, CARD_CHANGED = Opened(), Replayed(), CardChanged()
+OpenAnswer = Opened | Replayed | CardChanged | Refusal
+
+
+class VersionMoved(Exception):
+    """Another fact about the payment was recorded first: read it and decide again."""
+
+
+@dataclass(slots=True)
+class Intent:
+    """A payment about to be opened. `scope` and `fingerprint` are its idempotency key's."""
+
+    payment: Payment
+    attempt: Attempt
+    admission: Admission
+    scope: bytes
+    fingerprint: bytes
+
+
+@dataclass(slots=True)
+class ActionFact:
+    """What became of a capture, a cancel or a refund."""
+
+    action: Action
+    wait_s: float = 0.0
+    response: tuple[int, bytes] | None = None
+
+
+@dataclass(slots=True)
+class Fact:
+    """What became of a payment, all of which is recorded in one commit.
+
+    Args:
+        payment: as it is now; `version` is the one it was read at.
+        response: the answer to keep under its key, unless one is kept already.
+        attempts: those that changed, each with the seconds until recovery may look at it.
+        sent: attempts about to be sent.
+        postings: journal lines.
+        event: the outbox event's type, if somebody should be told.
+        give_back: headroom returned: None nothing, -1 all of it, else minor units.
+        frees: the scope of a key to forget, because nothing was sent under it.
+        action: what became of an action on it.
+    """
+
+    payment: Payment
+    response: tuple[int, bytes] | None = None
+    attempts: list[tuple[Attempt, float]] = field(default_factory=list)
+    sent: list[Attempt] = field(default_factory=list)
+    postings: list[Posting] = field(default_factory=list)
+    event: str | None = None
+    give_back: int | None = None
+    frees: bytes | None = None
+    action: ActionFact | None = None
+    with_commission_lines: bool = False
+
+
+ALL = -1
+"""All the headroom a payment took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is stored under an idempotency key. No status: the first is still running."""
+
+    fingerprint: bytes
+    object_id: str
+    status: int | None
+    body: bytes | None

@@ -1,0 +1,125 @@
+"""Batches as the statements take them: JSON arrays of rows, one a table; bytes in base64."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.core import Staged
+from gateway.payments.entries import ActionFact, Fact, Intent
+from gateway.payments.model import Attempt
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _json(rows: Iterable[object]) -> str:
+    return _encode(list(rows)).decode()
+
+
+def states(staged: Staged | None) -> tuple[list[str], list[int], list[bytes]]:
+    """Return the limit states of a staged batch: subjects, expected versions, next states."""
+    if staged is None:
+        return [], [], []
+    return staged.subjects, staged.versions, staged.states
+
+
+def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
+    """Return the arguments of `OPEN_PAYMENTS`."""
+    return [
+        _json(intent.payment for intent in batch),
+        _json(
+            {
+                "scope": intent.scope,
+                "fingerprint": intent.fingerprint,
+                "payment_id": intent.payment.id,
+                "source_card_id": intent.payment.source_card_id,
+                "source_version": intent.admission.source_version,
+            }
+            for intent in batch
+        ),
+        _json(intent.attempt for intent in batch),
+        *states(staged),
+        worker,
+    ]
+
+
+def facts(batch: list[Fact], staged: Staged | None, worker: int) -> list[Any]:
+    """Return the arguments of `RECORD_FACTS`."""
+    return [
+        _json(_payment_row(fact) for fact in batch),
+        _json(_attempt_row(*pair) for fact in batch for pair in fact.attempts),
+        _json(attempt for fact in batch for attempt in fact.sent),
+        _json(posting for fact in batch for posting in fact.postings),
+        _json(_event_row(fact) for fact in batch if fact.event is not None),
+        _json(_action_row(fact.action) for fact in batch if fact.action is not None),
+        [fact.frees for fact in batch if fact.frees is not None],
+        *states(staged),
+        worker,
+    ]
+
+
+def _payment_row(fact: Fact) -> dict[str, object]:
+    payment = fact.payment
+    status, body = fact.response or (None, None)
+    return {
+        "id": payment.id,
+        "version": payment.version,
+        "status": payment.status,
+        "total_debit": payment.total_debit,
+        "total_credit": payment.total_credit,
+        "commission_total": payment.commission_total,
+        "commission_vat": payment.commission_vat,
+        "commission_lines": payment.commission_lines if fact.with_commission_lines else None,
+        "amount_capturable": payment.amount_capturable,
+        "amount_received": payment.amount_received,
+        "amount_refunded": payment.amount_refunded,
+        "amount_refunding": payment.amount_refunding,
+        "decline_code": payment.decline_code,
+        "response_status": status,
+        "response_body": None if body is None else body.decode(),
+    }
+
+
+def _attempt_row(attempt: Attempt, wait_s: float) -> dict[str, object]:
+    return {
+        "id": attempt.id,
+        "state": attempt.state,
+        "rrn": attempt.rrn,
+        "approval_code": attempt.approval_code,
+        "processor_code": attempt.processor_code,
+        "processor_references": attempt.references,
+        "outcome_source": attempt.outcome_source,
+        "tries": attempt.tries,
+        "wait_s": wait_s,
+    }
+
+
+def _event_row(fact: Fact) -> dict[str, object]:
+    payment = fact.payment
+    data = {
+        "id": payment.id,
+        "status": payment.status,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "amount_received": payment.amount_received,
+        "amount_refunded": payment.amount_refunded,
+    }
+    return {
+        "payment_id": payment.id,
+        "sequence": payment.version + 1,
+        "type": fact.event,
+        "data": data,
+    }
+
+
+def _action_row(fact: ActionFact) -> dict[str, object]:
+    status, body = fact.response or (None, None)
+    return {
+        "id": fact.action.id,
+        "state": fact.action.state,
+        "decline_code": fact.action.decline_code,
+        "tries": fact.action.tries,
+        "wait_s": fact.wait_s,
+        "response_status": status,
+        "response_body": None if body is None else body.decode(),
+    }

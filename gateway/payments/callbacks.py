@@ -26,7 +26,15 @@ INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id)
 VALUES ($1, $2, $3, $4, 'received', $5)
 ON CONFLICT (connector, event_id) DO NOTHING RETURNING event_id
 """
-STORED_HASH = "SELECT body_hash FROM callbacks WHERE connector = $1 AND event_id = $2"
+# One stored a while ago and never concluded was left by a worker that failed at applying it. What
+# was parked may be about something by now.
+STORED = """
+SELECT body_hash, state = 'parked' OR state = 'received'
+    AND received_at < now() - make_interval(secs => $3) AS is_left
+FROM callbacks WHERE connector = $1 AND event_id = $2
+"""
+# Longer than applying takes, so that copies that come together are not applied together.
+LEFT_AFTER_S = 5.0
 CONCLUDE = "UPDATE callbacks SET state = $3 WHERE connector = $1 AND event_id = $2"
 
 
@@ -77,17 +85,19 @@ class Callbacks:
             await self._apply(name, event)
 
     async def _store(self, name: str, event: CallbackEvent, body: bytes) -> bool:
-        """Return whether the event is new."""
+        """Return whether the event is to be applied: it is new, or was left unapplied."""
         digest = hashlib.sha256(body).digest()
         stored = await self._pool.fetchval(
             STORE, name, event.event_id, digest, body, event.reference
         )
         if stored is not None:
             return True
-        if await self._pool.fetchval(STORED_HASH, name, event.event_id) != digest:
+        earlier = await self._pool.fetchrow(STORED, name, event.event_id, LEFT_AFTER_S)
+        assert earlier is not None, "it was in the way, and is never deleted"
+        if earlier["body_hash"] != digest:
             log.error("another callback came with the same id", connector=name)
             raise Problem("callback-conflict", "Another callback came with this id.")
-        return False
+        return bool(earlier["is_left"])
 
     async def _apply(self, name: str, event: CallbackEvent) -> None:
         state = await self._applied(name, event)

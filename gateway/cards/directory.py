@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from connectors.spi import CardData, Merchant
+from gateway.cards.model import DELETED
 from gateway.cards.vault import Vault
 from gateway.core import Core
 
@@ -53,6 +54,10 @@ class Directory:
         for row in await connection.fetch(CARDS, list(unknown)):
             unknown.discard(row["id"])
             self._keep(self._cards, row["id"], row)
+            if row["status"] == DELETED:
+                # It is there for the payments it made, and for no other.
+                self._core.put_no_card(row["id"])
+                continue
             self._core.put_card(
                 row["id"],
                 row["owner"],

@@ -15,7 +15,7 @@ from gateway.payments.callbacks import Callbacks
 from gateway.payments.model import PaymentView, RefundView, payment_json, payment_view, refund_view
 from gateway.payments.reads import Reads
 from gateway.payments.service import Payments
-from gateway.payments.supply import Supply
+from gateway.payments.supply import Supply, cards_of
 
 _TAG = "payments"
 _LIST = "payments"
@@ -184,7 +184,8 @@ class PaymentRoutes:
                 request.body,
                 request.received_at_ms,
                 is_fresh,
-            )
+            ),
+            lambda: cards_of(request.body),
         )
         if isinstance(answer, Refusal):
             raise RefusedByCore(answer)
@@ -249,7 +250,8 @@ class PaymentRoutes:
         answer: bytes | Refusal = await self._supply.decided(
             lambda is_fresh: self._core.limits(
                 request.who, query.card, query.operation, request.received_at_ms, is_fresh
-            )
+            ),
+            lambda: {query.card},
         )
         if isinstance(answer, Refusal):
             raise RefusedByCore(answer)

@@ -29,7 +29,7 @@ from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.replays import Replays
 from gateway.payments.store import Sequences
-from gateway.payments.supply import Supply
+from gateway.payments.supply import Supply, cards_of
 
 log = structlog.get_logger("payments")
 
@@ -119,7 +119,8 @@ class Payments:
                 request.body,
                 request.received_at_ms,
                 is_fresh,
-            )
+            ),
+            lambda: cards_of(request.body),
         )
         if isinstance(decision, Admission):
             return decision

@@ -16,7 +16,21 @@ from tests.house import House, Reply, new_key
 SCHEMES = ("uzcard", "humo", "visa")
 # No refusal may take longer.
 ANSWERED_WITHIN_S = 5.0
-NOWHERE = "pay_01JZ8QK0Y3V5N6W7X8Z9A0B1C2"
+UNKNOWN = "01JZ8QK0Y3V5N6W7X8Z9A0B1C2"
+NOWHERE = f"pay_{UNKNOWN}"
+# Stands in every text that a refusal must not repeat.
+MARK = "zq7mark"
+# Every route that reads JSON.
+JSON_DOORS = {
+    "pay": "/v1/payments",
+    "quote": "/v1/payments/quote",
+    "capture": f"/v1/payments/{NOWHERE}/capture",
+    "cancel": f"/v1/payments/{NOWHERE}/cancel",
+    "refund": f"/v1/payments/{NOWHERE}/refunds",
+    "add card": "/v1/cards",
+    "verify card": f"/v1/cards/{NOWHERE.replace('pay_', 'card_')}/verify",
+    "challenge": "/v1/auth/challenges",
+}
 _MEMBERS = {
     "type", "title", "status", "detail", "code", "request_id", "retryable", "errors",
 }  # fmt: skip
@@ -47,6 +61,21 @@ def assert_refused(reply: Reply | None, status: int, slug: str) -> dict[str, Any
     return problem
 
 
+def good(house: House, door: str) -> dict[str, Any]:
+    """Return a body that the route would read."""
+    if door in ("pay", "quote"):
+        return house.purchase(0, "humo", 10_000, description=MARK)
+    bodies: dict[str, dict[str, Any]] = {
+        "capture": {"amount": 100},
+        "cancel": {},
+        "refund": {"amount": 100, "reason": MARK},
+        "add card": {"pan": fresh_pan(), "expiry": "40-12"},
+        "verify card": {"code": "A7K2Q9"},
+        "challenge": {"phone": "+998901239999"},
+    }
+    return bodies[door]
+
+
 async def call(house: House, method: str, path: str, body: Any = None, **options: Any) -> Reply:
     """Make one request that must be answered in time."""
     async with asyncio.timeout(ANSWERED_WITHIN_S):
@@ -60,6 +89,24 @@ async def post_bytes(
     sent = {"Content-Type": "application/json"} | dict(headers or {})
     token = house.user(user)["access_token"]
     return await call(house, "POST", path, token=token, key=new_key(), headers=sent, data=body)
+
+
+def raw_post(
+    house: House, path: str, body: bytes, *lines: bytes, token: str | None = None
+) -> bytes:
+    """Return the bytes of a POST of JSON as the first user, with further header lines."""
+    return b"\r\n".join(
+        [
+            f"POST {path} HTTP/1.1".encode(),
+            b"Host: oqim",
+            f"Authorization: Bearer {token or house.user(0)['access_token']}".encode(),
+            b"Content-Type: application/json",
+            b"Content-Length: %d" % len(body),
+            *lines,
+            b"",
+            body,
+        ]
+    )
 
 
 async def last_answer(house: House, raw: bytes) -> Reply:

@@ -171,7 +171,7 @@ class Core:
         headers: RawHeaders,
         body: bytes,
         now_ms: int,
-        is_fresh: bool,
+        fresh: tuple[bool, bool],
     ) -> Admission | Refusal | Missing: ...
     def quote(
         self,
@@ -180,10 +180,10 @@ class Core:
         headers: RawHeaders,
         body: bytes,
         now_ms: int,
-        is_fresh: bool,
+        fresh: tuple[bool, bool],
     ) -> bytes | Refusal | Missing: ...
     def limits(
-        self, claims: Claims, card: str, operation: str, now_ms: int, is_fresh: bool
+        self, claims: Claims, card: str, operation: str, now_ms: int, fresh: tuple[bool, bool]
     ) -> bytes | Refusal | Missing: ...
     def stage(self, batch: list[Admission]) -> Staged: ...
     def stage_give_back(self, batch: list[tuple[bytes, int | None]]) -> Staged: ...

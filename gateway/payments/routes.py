@@ -8,14 +8,14 @@ from gateway.core import Core, Refusal
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem, RefusedByCore
-from gateway.kernel.http.read import body_as, no_body, query_as
+from gateway.kernel.http.read import no_body, optional_body_as, query_as
 from gateway.kernel.http.routes import Route
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
 from gateway.payments.model import PaymentView, RefundView, payment_json, payment_view, refund_view
 from gateway.payments.reads import Reads
 from gateway.payments.service import Payments
-from gateway.payments.supply import Supply, cards_of
+from gateway.payments.supply import Supply
 
 _TAG = "payments"
 _LIST = "payments"
@@ -177,15 +177,14 @@ class PaymentRoutes:
 
     async def quote(self, request: Request) -> Response:
         answer: bytes | Refusal = await self._supply.decided(
-            lambda is_fresh: self._core.quote(
+            lambda fresh: self._core.quote(
                 request.method,
                 request.path,
                 request.raw_headers,
                 request.body,
                 request.received_at_ms,
-                is_fresh,
+                fresh,
             ),
-            lambda: cards_of(request.body),
         )
         if isinstance(answer, Refusal):
             raise RefusedByCore(answer)
@@ -215,7 +214,7 @@ class PaymentRoutes:
         return json_response(200, PaymentPage([payment_view(*row) for row in rows], next_cursor))
 
     async def capture(self, request: Request) -> Response:
-        body = body_as(request, CaptureBody) if request.body else CaptureBody()
+        body = optional_body_as(request, CaptureBody)
         _check_amount(body.amount)
         return await self._actions.act(
             request, "capture", request.params["id"], amount_minor=body.amount
@@ -226,7 +225,7 @@ class PaymentRoutes:
         return await self._actions.act(request, "cancel", request.params["id"])
 
     async def refund(self, request: Request) -> Response:
-        body = body_as(request, RefundBody) if request.body else RefundBody()
+        body = optional_body_as(request, RefundBody)
         _check_amount(body.amount)
         return await self._actions.act(
             request,
@@ -248,10 +247,9 @@ class PaymentRoutes:
     async def limits(self, request: Request) -> Response:
         query = query_as(request, LimitsQuery)
         answer: bytes | Refusal = await self._supply.decided(
-            lambda is_fresh: self._core.limits(
-                request.who, query.card, query.operation, request.received_at_ms, is_fresh
+            lambda fresh: self._core.limits(
+                request.who, query.card, query.operation, request.received_at_ms, fresh
             ),
-            lambda: {query.card},
         )
         if isinstance(answer, Refusal):
             raise RefusedByCore(answer)

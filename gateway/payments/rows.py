@@ -34,6 +34,7 @@ def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
                 "payment_id": intent.payment.id,
                 "source_card_id": intent.payment.source_card_id,
                 "source_version": intent.admission.source_version,
+                "destination_card_id": intent.payment.destination_card_id,
             }
             for intent in batch
         ),

@@ -29,7 +29,7 @@ from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.replays import Replays
 from gateway.payments.store import Sequences
-from gateway.payments.supply import Supply, cards_of
+from gateway.payments.supply import Supply
 
 log = structlog.get_logger("payments")
 
@@ -105,22 +105,22 @@ class Payments:
                 raise RefusedByCore(opened)
             if not isinstance(opened, CardChanged):
                 return await self._replays.answer(scope, fingerprint)
-            if payment.source_card_id is not None:
-                self._core.forget_card(payment.source_card_id)
+            for card_id in (payment.source_card_id, payment.destination_card_id):
+                if card_id is not None:
+                    self._core.forget_card(card_id)
         raise Problem("unavailable", "The card is being changed; try again.")
 
     async def _decide(self, request: Request) -> Admission | Response:
         """Ask the core; an earlier answer under the same key comes before a refusal."""
         decision = await self._supply.decided(
-            lambda is_fresh: self._core.admit(
+            lambda fresh: self._core.admit(
                 request.method,
                 request.path,
                 request.raw_headers,
                 request.body,
                 request.received_at_ms,
-                is_fresh,
+                fresh,
             ),
-            lambda: cards_of(request.body),
         )
         if isinstance(decision, Admission):
             return decision

@@ -28,16 +28,19 @@ OPEN_PAYMENTS = (
     """
 WITH key AS MATERIALIZED (
     SELECT decode(scope, 'base64') AS scope, decode(fingerprint, 'base64') AS fingerprint,
-        payment_id, source_card_id, source_version
+        payment_id, source_card_id, source_version, destination_card_id
     FROM json_to_recordset($2::json) AS t (
         scope text, fingerprint text, payment_id text, source_card_id text,
-        source_version integer)
+        source_version integer, destination_card_id text)
 ), replayed AS (
     SELECT k.scope FROM idempotency_keys k JOIN key USING (scope)
 ), gone AS (
     SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.source_card_id
     WHERE key.source_card_id IS NOT NULL
       AND (c.version IS DISTINCT FROM key.source_version OR c.status <> 'active')
+    UNION
+    SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.destination_card_id
+    WHERE key.destination_card_id IS NOT NULL AND c.status IS DISTINCT FROM 'active'
 ), fit AS (
     SELECT NOT EXISTS (SELECT FROM replayed) AND NOT EXISTS (SELECT FROM gone) AS yes
 ), """

@@ -225,7 +225,7 @@ DEADLINES: list[tuple[bytes, int, str]] = [
     (b"+100", 400, "invalid-deadline"),
     (b"12345678901", 400, "invalid-deadline"),
     (b"0", 504, "deadline-exceeded"),
-    (b"-1", 504, "deadline-exceeded"),
+    (b"-1", 400, "invalid-deadline"),
 ]
 
 

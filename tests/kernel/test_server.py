@@ -198,17 +198,17 @@ async def test_accept_is_honoured(front: Front, accept: str, status: int) -> Non
 # Deadlines ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "soon", "1.5", "1e3", "0x10", "+5", "\u0665", "12345678901"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "1.5", "1e3", "0x10", "+5", "-1", "\u0665", "12345678901"]
+)
 async def test_a_deadline_that_is_no_number_is_refused(front: Front, text: str) -> None:
     raw = b"GET /v1/echo HTTP/1.1\r\nHost: oqim\r\nDeadline-Ms: " + text.encode() + b"\r\n\r\n"
     assert_problem(await front.send(raw), "invalid-deadline")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "-99999"])
-async def test_a_deadline_past_is_not_begun(front: Front, text: str) -> None:
-    assert_problem(
-        await front.call("GET", "/v1/echo", [("Deadline-Ms", text)]), "deadline-exceeded"
-    )
+async def test_a_deadline_past_is_not_begun(front: Front) -> None:
+    answer = await front.call("GET", "/v1/echo", [("Deadline-Ms", "0")])
+    assert_problem(answer, "deadline-exceeded")
 
 
 async def test_a_deadline_reaches_the_handler(front: Front) -> None:

@@ -77,14 +77,14 @@ class Bench:
                 "destination": {"merchant": MERCHANT},
             }
         ).encode()
-        is_fresh = False
+        fresh = True, False
         while True:
-            answer = self.core.admit("POST", "/v1/payments", headers, body, NOW_MS, is_fresh)
+            answer = self.core.admit("POST", "/v1/payments", headers, body, NOW_MS, fresh)
             if not isinstance(answer, Missing):
                 return answer
             async with self.pool.acquire() as connection:
                 await read_states(connection, self.core, answer.subjects)
-            is_fresh = True
+            fresh = True, True
 
     def intent(self, admission: Admission, *, owner: str = OWNER) -> Intent:
         commission = admission.commission
@@ -137,7 +137,7 @@ class Bench:
         )
         self.core.release(probe)
         assert not isinstance(claims, Refusal)
-        answer = self.core.limits(claims, CARD, "purchase", NOW_MS, True)
+        answer = self.core.limits(claims, CARD, "purchase", NOW_MS, (True, True))
         assert isinstance(answer, bytes)
         limits = {one["policy"]: one["used_amount"] for one in json.loads(answer)["limits"]}
         return int(limits["card-day"])

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oqim_engine::admit::{self, Call, Card, Merchant, Missing, Settings, Stop};
+use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Settings, Stop};
 use oqim_engine::limits;
 use oqim_engine::problem;
 use oqim_engine::request::{is_pan, read_canonical, Destination};
@@ -428,6 +428,11 @@ fn stopped(py: Python<'_>, stop: Stop) -> PyResult<Py<PyAny>> {
     }
 }
 
+/// `(parties, states)`: what was read from the database for this call.
+fn fresh_of((parties, states): (bool, bool)) -> Fresh {
+    Fresh { parties, states }
+}
+
 /// One worker's core: rules, verified tokens, revocations, cards and limit states in memory.
 #[pyclass(module = "gateway._core")]
 pub struct Core {
@@ -597,7 +602,7 @@ impl Core {
         headers: RawHeaders,
         body: &[u8],
         now_ms: i64,
-        is_fresh: bool,
+        fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match self.inner.admit(Call {
@@ -606,7 +611,7 @@ impl Core {
             headers: &headers,
             body,
             now_ms,
-            is_fresh,
+            fresh: fresh_of(fresh),
         }) {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
@@ -625,7 +630,7 @@ impl Core {
         headers: RawHeaders,
         body: &[u8],
         now_ms: i64,
-        is_fresh: bool,
+        fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match self.inner.quote(Call {
@@ -634,7 +639,7 @@ impl Core {
             headers: &headers,
             body,
             now_ms,
-            is_fresh,
+            fresh: fresh_of(fresh),
         }) {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
@@ -648,11 +653,11 @@ impl Core {
         card: &str,
         operation: &str,
         now_ms: i64,
-        is_fresh: bool,
+        fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
         match self
             .inner
-            .limits(&claims.inner, card, operation, now_ms, is_fresh)
+            .limits(&claims.inner, card, operation, now_ms, fresh_of(fresh))
         {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),

@@ -27,6 +27,8 @@ use crate::window::rfc3339;
 
 const BODY_BYTES_MAX: usize = 65_536;
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
+/// Refusals that rest on what is remembered of a card or a merchant.
+const RESTS_ON_PARTIES: [&str; 2] = ["not-found", "card-not-active"];
 const ISSUER_BIN_LENGTH: usize = 6;
 
 /// Header names and values as received.
@@ -82,9 +84,17 @@ pub struct Call<'a> {
     pub headers: &'a Headers<'a>,
     pub body: &'a [u8],
     pub now_ms: i64,
-    /// Whether the limit states it touches were read from the database for this call. What is in
-    /// memory is enough to admit, since the write verifies it, but not to refuse, nor to be shown.
-    pub is_fresh: bool,
+    pub fresh: Fresh,
+}
+
+/// What was read from the database for this very call. What is in memory is enough to admit, since
+/// the write verifies it; but not to refuse, nor to be shown: another worker may have changed it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fresh {
+    /// The cards and the merchant it names.
+    pub parties: bool,
+    /// The limit states it touches.
+    pub states: bool,
 }
 
 /// Names a request for replay: who asked for which route under which key, and what was asked.
@@ -265,7 +275,7 @@ impl Core {
             &json::canonical(&value),
         );
         let decision = self
-            .decide(&claims, &request, call.now_ms)
+            .decide(&claims, &request, call)
             .map_err(|stop| match stop {
                 Stop::Refused { refusal, .. } if refusal.is_decision => Stop::Refused {
                     refusal,
@@ -276,7 +286,7 @@ impl Core {
         self.check_known(&decision.asks)?;
         let breaches = self.book.breaches(&decision.asks);
         if !breaches.is_empty() {
-            if !call.is_fresh {
+            if !call.fresh.states {
                 return Err(missing_subjects(counted(&decision.asks)));
             }
             let refusal = refusal_of_breaches(&breaches);
@@ -308,8 +318,8 @@ impl Core {
         check_media(call.headers, call.body)?;
         let value = request::read_json(call.body)?;
         let request = request::read_payment(&value)?;
-        let decision = self.decide(&claims, &request, call.now_ms)?;
-        self.check_fresh(&decision.asks, call.is_fresh)?;
+        let decision = self.decide(&claims, &request, call)?;
+        self.check_fresh(&decision.asks, call.fresh)?;
         let expires_at_ms = call.now_ms + self.settings.quote_ttl_ms;
         let quote_id = quote::issue(
             &self.settings.quote_key,
@@ -338,7 +348,7 @@ impl Core {
         card_id: &str,
         operation: &str,
         now_ms: i64,
-        is_fresh: bool,
+        fresh: Fresh,
     ) -> Result<Vec<u8>, Stop> {
         let card = match self.cards.get(card_id) {
             None => {
@@ -349,6 +359,13 @@ impl Core {
                 }));
             }
             Some(Some(card)) if card.owner == claims.sub => Arc::clone(card),
+            Some(_) if !fresh.parties => {
+                let cards = vec![card_id.to_owned()];
+                return Err(Stop::Missing(Missing {
+                    cards,
+                    ..Missing::default()
+                }));
+            }
             Some(_) => return Err(Refusal::new("not-found", "There is no such card.").into()),
         };
         let rules = Arc::clone(&self.rules);
@@ -368,7 +385,7 @@ impl Core {
             merchant: None,
         };
         let asks = asks_of(&rules, &facts, claims, &parties, 0);
-        self.check_fresh(&asks, is_fresh)?;
+        self.check_fresh(&asks, fresh)?;
         let limits = headroom::of(&self.book, &asks);
         let (remaining_amount, remaining_count) = headroom::least(&limits);
         let answer = LimitsAnswer {
@@ -386,9 +403,17 @@ impl Core {
         &mut self,
         claims: &Claims,
         request: &PaymentRequest,
-        now_ms: i64,
+        call: Call<'_>,
     ) -> Result<Decision, Stop> {
-        let parties = self.parties(claims, request)?;
+        let now_ms = call.now_ms;
+        let parties = match self.parties(claims, request) {
+            Err(Stop::Refused { refusal, .. })
+                if !call.fresh.parties && RESTS_ON_PARTIES.contains(&refusal.slug) =>
+            {
+                return Err(Stop::Missing(parties_of(claims, request)));
+            }
+            found => found?,
+        };
         let source_scheme = parties.source.as_ref().map_or("", |card| &card.scheme);
         let routing = Arc::clone(&self.routing);
         let legs = routing
@@ -550,8 +575,8 @@ impl Core {
     }
 
     /// Names every counted subject, unless all were just read.
-    fn check_fresh(&self, asks: &[Ask], is_fresh: bool) -> Result<(), Stop> {
-        if is_fresh || counted(asks).next().is_none() {
+    fn check_fresh(&self, asks: &[Ask], fresh: Fresh) -> Result<(), Stop> {
+        if fresh.states || counted(asks).next().is_none() {
             return self.check_known(asks);
         }
         Err(missing_subjects(counted(asks)))
@@ -584,6 +609,21 @@ impl Core {
             .ok_or_else(plan_missing)?;
         commission::compute(&plan, amount_minor).map_err(commission_refusal)
     }
+}
+
+/// Every card and merchant a request names.
+fn parties_of(claims: &Claims, request: &PaymentRequest) -> Missing {
+    let mut named = Missing::default();
+    named.cards.extend(request.source_card.clone());
+    match &request.destination {
+        Destination::Card(id) => named.cards.push(id.clone()),
+        Destination::Merchant(id) => named.merchants.push(id.clone()),
+        Destination::Pan(_) => {}
+    }
+    if request.operation == "payout" {
+        named.merchants.push(claims.sub.clone());
+    }
+    named
 }
 
 fn counted(asks: &[Ask]) -> impl Iterator<Item = &str> {

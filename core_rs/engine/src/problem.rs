@@ -272,7 +272,7 @@ pub const KINDS: &[Kind] = &[
         "card-not-active",
         409,
         false,
-        "The card has not been verified, or was removed",
+        "The card has not been verified",
     ),
     kind(
         "card-already-added",

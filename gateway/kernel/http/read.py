@@ -38,10 +38,17 @@ def body_as(request: Request, type_: type[Typed]) -> Typed:
         raise _violation(str(error)) from None
 
 
+def optional_body_as(request: Request, type_: type[Typed]) -> Typed:
+    """Return the JSON body as `type_`; an absent one is an empty object, and the same request."""
+    if request.body:
+        return body_as(request, type_)
+    request.canonical = b"{}"
+    return msgspec.json.decode(b"{}", type=type_)
+
+
 def no_body(request: Request) -> None:
     """Accept an absent body or an empty object, where a route needs nothing said."""
-    if request.body:
-        body_as(request, Nothing)
+    optional_body_as(request, Nothing)
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):

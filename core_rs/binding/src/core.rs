@@ -25,7 +25,7 @@ fn value_error(error: impl std::fmt::Display) -> PyErr {
 #[pyclass(frozen, module = "gateway._core")]
 pub struct Refusal {
     inner: problem::Refusal,
-    idempotency: Option<admit::Idempotency>,
+    idempotency: Option<frame::Idempotency>,
 }
 
 #[pymethods]
@@ -61,7 +61,7 @@ impl Refusal {
 
 fn pair<'py>(
     py: Python<'py>,
-    one: &admit::Idempotency,
+    one: &frame::Idempotency,
 ) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
     (
         PyBytes::new(py, &one.scope),
@@ -729,7 +729,7 @@ impl Core {
 #[pyfunction]
 fn read_body(py: Python<'_>, headers: RawHeaders, body: &[u8]) -> PyResult<Py<PyAny>> {
     let read = || -> Result<Vec<u8>, problem::Refusal> {
-        admit::check_media(&borrowed(&headers), body)?;
+        frame::check_media(&borrowed(&headers), body)?;
         read_canonical(body)
     };
     match read() {
@@ -748,9 +748,9 @@ fn idempotency(
     headers: RawHeaders,
     canonical_body: &[u8],
 ) -> PyResult<Py<PyAny>> {
-    match admit::idempotency_key(&borrowed(&headers)) {
+    match frame::idempotency_key(&borrowed(&headers)) {
         Ok(key) => {
-            let one = admit::idempotency_of(&claims.inner, method, path, &key, canonical_body);
+            let one = frame::idempotency_of(&claims.inner, method, path, &key, canonical_body);
             pair(py, &one).into_py_any(py)
         }
         Err(inner) => refusal(inner).into_py_any(py),

@@ -10,6 +10,7 @@
 pub mod admit;
 pub mod cache;
 pub mod commission;
+pub mod frame;
 pub mod headroom;
 pub mod iso8583;
 pub mod json;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Settings, Stop};
+use oqim_engine::frame;
 use oqim_engine::limits;
 use oqim_engine::problem;
 use oqim_engine::request::{is_pan, read_canonical, Destination};

@@ -177,7 +177,9 @@ mod tests {
 
     #[test]
     fn one_bearer_token_is_asked_for() {
-        let slug = |headers: &Headers<'_>| bearer_token(headers).map_err(|refusal| refusal.slug);
+        fn slug<'a>(headers: &'a Headers<'a>) -> Result<&'a [u8], &'static str> {
+            bearer_token(headers).map_err(|refusal| refusal.slug)
+        }
         assert_eq!(Err("unauthenticated"), slug(&[]));
         assert_eq!(
             Err("invalid-token"),

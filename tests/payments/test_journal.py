@@ -37,6 +37,7 @@ from gateway.payments.outcomes import new_attempt
 from tests.services import Services, fresh_database, running_services
 
 NOW_MS = 1_795_000_000_000
+POOL_SIZE_MAX = 6
 CARD, OWNER, MERCHANT = "card_1", "usr_1", "mer_1"
 KEYS = Keys(
     vault={1: bytes(32)}, lookup=b"l" * 32, quote=b"q" * 32, cursor=b"c" * 32, codes=b"o" * 32,
@@ -167,7 +168,7 @@ async def _bench(database_url: str) -> Bench:
     core.mark_fresh(NOW_MS)
     core.put_card(CARD, OWNER, "visa", "424242", core.lookup_of("4242420000000018"), True, 1)
     core.put_merchant(MERCHANT, "5411", "UZ")
-    pool = await pools.create(database_url, size_max=6, command_timeout_s=10.0)
+    pool = await pools.create(database_url, size_max=POOL_SIZE_MAX, command_timeout_s=10.0)
     journal = Journal(
         pool, core, worker=1, batch_size_max=512, queue_size_max=8192, hot_subject_s=5.0
     )
@@ -275,15 +276,16 @@ async def test_a_lost_connection_is_replaced_and_its_commit_looked_up(bench: Ben
         " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         " AND application_name = 'oqim'"
     )
-    told = []
-    for _ in range(5):
+    told: list[OpenAnswer] = []
+    # Each of the pool's connections may be found dead once, by the write or by the look-up.
+    for _ in range(POOL_SIZE_MAX + 5):
         try:
             _, answer = await bench.opened(100)
         except Unavailable:
             continue
         told.append(answer)
     assert told == [OPENED] * len(told)
-    assert len(told) >= 3, "a new connection is used after the lost one"
+    assert len(told) >= 5, "new connections are used after the lost ones"
     written = await bench.pool.fetchval("SELECT count(*) FROM payments")
     assert written == 1 + len(told), "what was told is written, and nothing else"
     assert await bench.used() == written * 100

@@ -564,15 +564,6 @@ impl Core {
             .map_err(value_error)
     }
 
-    fn forget_state(&mut self, subject: &str) {
-        self.inner.book.forget(subject);
-    }
-
-    #[getter]
-    fn states_cached(&self) -> usize {
-        self.inner.book.len()
-    }
-
     fn authorize(
         &mut self,
         py: Python<'_>,

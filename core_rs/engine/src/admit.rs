@@ -28,6 +28,8 @@ use crate::rules::{Facts, Rules, SubjectKind};
 use crate::token::{Claims, Verifier};
 use crate::window::rfc3339;
 
+/// What headroom is told in: the one currency that every route of every scheme takes.
+const HEADROOM_CURRENCY: &str = "UZS";
 /// Refusals that rest on what is remembered of a card or a merchant.
 const RESTS_ON_PARTIES: [&str; 2] = ["not-found", "card-not-active"];
 const ISSUER_BIN_LENGTH: usize = 6;
@@ -365,7 +367,7 @@ impl Core {
             source_scheme: &card.scheme,
             tier: &claims.tier,
             channel: &claims.channel,
-            currency: "UZS",
+            currency: HEADROOM_CURRENCY,
             at_ms: now_ms,
             ..Facts::default()
         };
@@ -382,7 +384,7 @@ impl Core {
         let answer = LimitsAnswer {
             card: card_id,
             operation,
-            currency: "UZS",
+            currency: HEADROOM_CURRENCY,
             remaining_amount,
             remaining_count,
             limits,

@@ -377,13 +377,6 @@ impl Book {
         Ok(())
     }
 
-    /// Forgets what it believed of a subject that was found to be stale.
-    pub fn forget(&mut self, subject: &str) {
-        if let Some(entry) = self.subjects.get_mut(subject) {
-            entry.committed = None;
-        }
-    }
-
     /// Drops subjects that nobody used since the last time the book was full.
     fn make_room(&mut self) {
         if self.subjects.len() < self.size_max {

@@ -100,11 +100,6 @@ def response_of(refusal: Refusal, request_id: str) -> Response:
     )
 
 
-def raise_refusal(refusal: Refusal) -> None:
-    """Raise what the core refused, as a Problem."""
-    raise RefusedByCore(refusal)
-
-
 class RefusedByCore(Exception):
     """Carries a core's refusal to the server, which answers its bytes."""
 

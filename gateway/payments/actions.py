@@ -5,8 +5,10 @@ refunds more than was captured. Sending again under the same reference is safe a
 and that is how an action in doubt is settled.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 import asyncpg
 import structlog
@@ -88,6 +90,7 @@ class Actions:
         self._connectors = connectors
         self._sequences = sequences
         self._worker = worker
+        self._recording: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def act(
         self,
@@ -266,6 +269,19 @@ class Actions:
         return commission
 
     async def _record(
+        self,
+        action: Action,
+        result: Result,
+        commission: Commission | None,
+        scope: bytes | None,
+    ) -> Response:
+        # One at a time in this worker: many at once would move the version under one another, and
+        # the last of them would run out of tries after the processor has done its part.
+        lock = self._recording.setdefault(action.payment_id, asyncio.Lock())
+        async with lock:
+            return await self._record_alone(action, result, commission, scope)
+
+    async def _record_alone(
         self,
         action: Action,
         result: Result,

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::cache::GenerationalCache;
 use crate::json::{self, Value};
 
-const TOKEN_BYTES_MAX: usize = 4_096;
+pub(crate) const TOKEN_BYTES_MAX: usize = 4_096;
 /// How far a clock of another host may be ahead of ours.
 const SKEW_S: i64 = 60;
 

@@ -4,10 +4,17 @@
 //! escaped), nesting over [`DEPTH_MAX`], anything after the document. Numbers keep their text.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher as _, RandomState};
 
+use hashbrown::HashTable;
 use thiserror::Error;
 
+#[cfg(test)]
+mod tests;
+
 pub const DEPTH_MAX: usize = 32;
+/// Members up to which looking through those before is the fastest way to find a duplicate.
+const FEW_MEMBERS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JsonError {
@@ -19,6 +26,18 @@ pub enum JsonError {
     Duplicate { pointer: String },
     #[error("the body is nested too deeply")]
     TooDeep,
+}
+
+impl JsonError {
+    /// The same, as seen from what holds the value at `step`.
+    fn within(self, step: &str) -> Self {
+        match self {
+            Self::Duplicate { pointer } => Self::Duplicate {
+                pointer: pointer_of(&[step]) + &pointer,
+            },
+            other => other,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +59,7 @@ pub fn parse(body: &[u8]) -> Result<Value<'_>, JsonError> {
     let mut parser = Parser {
         text,
         at: 0,
-        path: Vec::new(),
+        depth: 0,
     };
     let value = parser.value()?;
     parser.skip_space();
@@ -53,8 +72,37 @@ pub fn parse(body: &[u8]) -> Result<Value<'_>, JsonError> {
 
 struct Parser<'a> {
     text: &'a str,
+    /// Always at the start of a character.
     at: usize,
-    path: Vec<String>,
+    depth: usize,
+}
+
+/// Finds a member's name among those before it.
+///
+/// Beyond a few the names are hashed, under keys that no sender can know, so that a body made of
+/// nothing but members costs no more than its length.
+#[derive(Default)]
+struct Names {
+    places: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl Names {
+    /// Whether `members` have the name already. Asked once of each, before it is added.
+    fn has(&mut self, members: &[(Cow<'_, str>, Value<'_>)], name: &str) -> bool {
+        if members.len() < FEW_MEMBERS {
+            return members.iter().any(|(seen, _)| seen == name);
+        }
+        let Self { places, hasher } = self;
+        let hash_at = |place: &usize| hasher.hash_one(members[*place].0.as_ref());
+        while places.len() < members.len() {
+            let place = places.len();
+            places.insert_unique(hash_at(&place), place, hash_at);
+        }
+        places
+            .find(hasher.hash_one(name), |place| members[*place].0 == name)
+            .is_some()
+    }
 }
 
 impl<'a> Parser<'a> {
@@ -92,80 +140,79 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn enter(&mut self, step: String) -> Result<(), JsonError> {
-        if self.path.len() == DEPTH_MAX {
+    /// Steps into an object or array, past its bracket; says whether it is empty, and then also
+    /// past the closing one.
+    fn enter(&mut self, close: u8) -> Result<bool, JsonError> {
+        if self.depth == DEPTH_MAX {
             return Err(JsonError::TooDeep);
         }
-        self.path.push(step);
-        Ok(())
+        self.at += 1;
+        self.skip_space();
+        let is_empty = self.peek() == Some(close);
+        if is_empty {
+            self.at += 1;
+        } else {
+            self.depth += 1;
+        }
+        Ok(is_empty)
+    }
+
+    /// Steps past a comma, and says so, or past the closing bracket.
+    fn goes_on(&mut self, close: u8) -> Result<bool, JsonError> {
+        self.skip_space();
+        let byte = self.peek();
+        if byte != Some(b',') && byte != Some(close) {
+            return Err(JsonError::Malformed);
+        }
+        self.at += 1;
+        let goes_on = byte == Some(b',');
+        if !goes_on {
+            self.depth -= 1;
+        }
+        Ok(goes_on)
     }
 
     fn object(&mut self) -> Result<Value<'a>, JsonError> {
-        self.at += 1;
         let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
-        self.enter(String::new())?;
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            self.path.pop();
+        if self.enter(b'}')? {
             return Ok(Value::Object(members));
         }
+        let mut names = Names::default();
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
                 return Err(JsonError::Malformed);
             }
             let name = self.string()?;
-            if let Some(step) = self.path.last_mut() {
-                step.clear();
-                step.push_str(&name);
-            }
-            if members.iter().any(|(seen, _)| *seen == name) {
-                return Err(JsonError::Duplicate {
-                    pointer: pointer_of(&self.path),
-                });
+            if names.has(&members, &name) {
+                let pointer = pointer_of(&[name]);
+                return Err(JsonError::Duplicate { pointer });
             }
             self.skip_space();
             self.expect(":")?;
-            let value = self.value()?;
+            let value = self.value().map_err(|error| error.within(&name))?;
             members.push((name, value));
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break,
-                _ => return Err(JsonError::Malformed),
+            if !self.goes_on(b'}')? {
+                return Ok(Value::Object(members));
             }
         }
-        self.at += 1;
-        self.path.pop();
-        Ok(Value::Object(members))
     }
 
     fn array(&mut self) -> Result<Value<'a>, JsonError> {
-        self.at += 1;
         let mut items = Vec::new();
-        self.enter(String::from("0"))?;
-        self.skip_space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            self.path.pop();
+        if self.enter(b']')? {
             return Ok(Value::Array(items));
         }
         loop {
-            if let Some(step) = self.path.last_mut() {
-                *step = items.len().to_string();
-            }
-            items.push(self.value()?);
-            self.skip_space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => break,
-                _ => return Err(JsonError::Malformed),
+            let index = items.len();
+            let item = self
+                .value()
+                .map_err(|error| error.within(&index.to_string()))?;
+            items.push(item);
+            if !self.goes_on(b']')? {
+                return Ok(Value::Array(items));
             }
         }
-        self.at += 1;
-        self.path.pop();
-        Ok(Value::Array(items))
     }
 
     fn number(&mut self) -> Result<Value<'a>, JsonError> {
@@ -315,52 +362,43 @@ pub fn is_forbidden(character: char) -> bool {
 
 /// The pointer of the first text, or member name, that holds a forbidden character.
 pub fn find_forbidden(value: &Value<'_>) -> Option<String> {
-    let mut stack: Vec<(String, &Value<'_>)> = vec![(String::new(), value)];
-    while let Some((pointer, value)) = stack.pop() {
-        match value {
-            Value::Text(text) if text.chars().any(is_forbidden) => return Some(pointer),
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate().rev() {
-                    stack.push((format!("{pointer}/{index}"), item));
-                }
-            }
-            Value::Object(members) => {
-                if members
-                    .iter()
-                    .any(|(name, _)| name.chars().any(is_forbidden))
-                {
-                    return Some(pointer);
-                }
-                for (name, member) in members.iter().rev() {
-                    stack.push((format!("{pointer}{}", pointer_of(&[name])), member));
-                }
-            }
-            _ => {}
-        }
-    }
-    None
+    let is_bad = |text: &str| {
+        // Most text is printable ASCII and nothing else.
+        !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && text.chars().any(is_forbidden)
+    };
+    find(value, &|value| match value {
+        Value::Text(text) => is_bad(text),
+        Value::Object(members) => members.iter().any(|(name, _)| is_bad(name)),
+        _ => false,
+    })
 }
 
 /// The pointer of the first number that is not written as an integer.
 pub fn find_fraction(value: &Value<'_>) -> Option<String> {
-    let mut stack: Vec<(String, &Value<'_>)> = vec![(String::new(), value)];
-    while let Some((pointer, value)) = stack.pop() {
-        match value {
-            Value::Number(text) if text.contains(['.', 'e', 'E']) => return Some(pointer),
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate().rev() {
-                    stack.push((format!("{pointer}/{index}"), item));
-                }
-            }
-            Value::Object(members) => {
-                for (name, member) in members.iter().rev() {
-                    stack.push((format!("{pointer}{}", pointer_of(&[name])), member));
-                }
-            }
-            _ => {}
-        }
+    find(
+        value,
+        &|value| matches!(value, Value::Number(text) if text.contains(['.', 'e', 'E'])),
+    )
+}
+
+/// The pointer of the first value, in the order of the document, of which `is_it` holds.
+///
+/// Recursion is bounded by [`DEPTH_MAX`].
+fn find(value: &Value<'_>, is_it: &impl Fn(&Value<'_>) -> bool) -> Option<String> {
+    if is_it(value) {
+        return Some(String::new());
     }
-    None
+    match value {
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            let below = find(item, is_it)?;
+            Some(pointer_of(&[index.to_string()]) + &below)
+        }),
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            let below = find(member, is_it)?;
+            Some(pointer_of(&[name]) + &below)
+        }),
+        _ => None,
+    }
 }
 
 /// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
@@ -422,95 +460,4 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn what_the_grammar_forbids_is_refused() {
-        use JsonError::{Encoding, Malformed, TooDeep};
-        let deep = "[".repeat(33);
-        let rows: Vec<(&[u8], JsonError)> = vec![
-            (b"", Malformed),
-            (b"{", Malformed),
-            (b"{} {}", Malformed),
-            (b"{'a':1}", Malformed),
-            (b"{\"a\":1,}", Malformed),
-            (b"[1,]", Malformed),
-            (b"/**/1", Malformed),
-            (b"NaN", Malformed),
-            (b"-Infinity", Malformed),
-            (b"01", Malformed),
-            (b"+1", Malformed),
-            (b"1.", Malformed),
-            (b".5", Malformed),
-            (b"1e", Malformed),
-            (b"\"\x01\"", Malformed),
-            (b"\"\\x\"", Malformed),
-            (b"\"\\u12\"", Malformed),
-            (b"\"abc", Malformed),
-            (b"tru", Malformed),
-            (b"\xff", Encoding),
-            (b"\xef\xbb\xbf{}", Encoding),
-            (b"\"\xc0\xaf\"", Encoding),
-            (b"{\x00\"\x00", Malformed),
-            (b"\"\\ud800\"", Encoding),
-            (b"\"\\udc00\"", Encoding),
-            (b"\"\\ud800\\u0041\"", Encoding),
-            (deep.as_bytes(), TooDeep),
-        ];
-        for (body, expected) in rows {
-            assert_eq!(
-                Err(expected),
-                parse(body),
-                "{}",
-                String::from_utf8_lossy(body)
-            );
-        }
-    }
-
-    #[test]
-    fn a_duplicate_is_found_also_nested_and_escaped() {
-        let pointer = |body: &str| match parse(body.as_bytes()) {
-            Err(JsonError::Duplicate { pointer }) => pointer,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!("/a", pointer(r#"{"a":1,"a":2}"#));
-        assert_eq!("/amount", pointer(r#"{"amount":1,"\u0061mount":2}"#));
-        assert_eq!("/x/1/b~1c", pointer(r#"{"x":[0,{"b/c":1,"b/c":1}]}"#));
-    }
-
-    #[test]
-    fn canonical_form_sorts_and_unescapes() {
-        let value = parse(br#" { "b" : [1, -0], "a\u0041" : "\u00e9\n\/" } "#).unwrap();
-        assert_eq!(
-            "{\"aA\":\"é\\n/\",\"b\":[1,0]}".as_bytes(),
-            canonical(&value)
-        );
-    }
-
-    #[test]
-    fn forbidden_characters_are_pointed_at() {
-        let found = |body: &str| find_forbidden(&parse(body.as_bytes()).unwrap());
-        assert_eq!(Some(String::from("/a/0")), found(r#"{"a":["\u0000"]}"#));
-        assert_eq!(Some(String::from("/n")), found(r#"{"n":"a\u202eb"}"#));
-        assert_eq!(None, found(r#"{"n":"Ўқитувчи — it's O‘zbek"}"#));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&body);
-        }
-
-        #[test]
-        fn canonical_is_a_fixed_point(name in ".{0,8}", text in ".{0,16}", number in any::<i64>()) {
-            let body = serde_json::json!({name: [text, number, null, true]}).to_string();
-            let once = canonical(&parse(body.as_bytes()).unwrap());
-            prop_assert_eq!(&once, &canonical(&parse(&once).unwrap()));
-        }
-    }
 }

@@ -50,6 +50,11 @@ impl<K: Eq + Hash, V> GenerationalCache<K, V> {
         self.old.remove(key);
     }
 
+    pub fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
@@ -73,7 +78,36 @@ mod tests {
             assert!(cache.len() <= 20);
         }
         assert_eq!(None, cache.get(&1));
-        cache.remove(&0);
-        assert_eq!(None, cache.get(&0));
+    }
+
+    #[test]
+    fn what_is_put_again_is_there_once_and_as_it_was_last() {
+        let mut cache = GenerationalCache::new(2);
+        for (key, value) in [(1, "a"), (2, "b"), (3, "c"), (1, "d")] {
+            cache.insert(key, value);
+        }
+        assert_eq!(3, cache.len());
+        assert_eq!(Some(&"d"), cache.get(&1));
+        cache.remove(&1);
+        assert_eq!(None, cache.get(&1));
+        assert_eq!((2, false), (cache.len(), cache.is_empty()));
+    }
+
+    #[test]
+    fn what_is_removed_or_cleared_is_gone_from_both_generations() {
+        for young in [false, true] {
+            let mut cache = GenerationalCache::new(1);
+            cache.insert("old", 1);
+            cache.insert("young", 2);
+            cache.remove(if young { &"young" } else { &"old" });
+            assert_eq!((!young).then_some(&2), cache.get(&"young"));
+            assert_eq!(young.then_some(&1), cache.get(&"old"));
+            cache.clear();
+            assert!(cache.is_empty());
+            assert_eq!(
+                (None, None),
+                (cache.get(&"young").copied(), cache.get(&"old").copied())
+            );
+        }
     }
 }

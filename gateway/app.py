@@ -20,7 +20,7 @@ from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
 from gateway.cards.vault import Vault
-from gateway.core import Core, check_version
+from gateway.core import Core, RuleSet, check_version, read_rules
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
@@ -50,13 +50,14 @@ from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
 from gateway.payments.reads import Reads
 from gateway.payments.recovery import Recovery
+from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays
 from gateway.payments.routes import PaymentRoutes
 from gateway.payments.routes import routes as payment_routes
 from gateway.payments.service import Payments
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 
 log = structlog.get_logger("app")
 
@@ -95,10 +96,11 @@ class PaymentRoom:
     routes: list[Route]
 
 
-def make_core(settings: Settings, keys: Keys) -> Core:
-    """Return a core with the rules and routing of the settings, and no keys or revocations yet."""
+def make_core(settings: Settings, keys: Keys, rules: RuleSet, generation: int) -> Core:
+    """Return a core that decides by `rules`, with no keys or revocations yet."""
     return Core(
-        rules=settings.rules,
+        rules=rules,
+        generation=generation,
         routing=settings.routing,
         issuer=settings.identity.issuer,
         audience=settings.identity.audience,
@@ -125,7 +127,10 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         socket_connect_timeout=settings.redis.timeout_s,
     )
     stack.push_async_callback(client.aclose)
-    core = make_core(settings, keys)
+    rules = read_rules(settings.rules)
+    if not isinstance(rules, RuleSet):
+        raise SettingsError("; ".join(f"{pointer}: {detail}" for pointer, detail in rules))
+    core = make_core(settings, keys, rules, 1)
     vault = Vault(keys.vault)
     return Ground(
         settings=settings,
@@ -236,6 +241,7 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     reads, replays, sequences = Reads(pool), Replays(journal), Sequences(pool)
     instructions = Instructions(core, ground.directory, ground.vault, ACCEPTOR)
     supply = Supply(pool, core, ground.directory)
+    refusals = Refusals(pool, clock)
     payments = Payments(
         core=core,
         clock=clock,
@@ -245,6 +251,7 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
         replays=replays,
         instructions=instructions,
         connectors=connectors,
+        refusals=refusals,
         sequences=sequences,
         metrics=ground.metrics,
     )
@@ -271,6 +278,7 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
         reads=reads,
         cursors=ground.cursors,
     )
+    stack.push_async_callback(refusals.close)
     stack.push_async_callback(journal.close)
     recovery.start()
     stack.push_async_callback(recovery.close)

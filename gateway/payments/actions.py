@@ -45,6 +45,12 @@ log = structlog.get_logger("actions")
 
 _PREFIXES = {"capture": "cap_", "cancel": "can_", "refund": "rfd_"}
 _RECORD_TRIES_MAX = 20
+# Refunds of one payment claimed on other workers at the same time: each read again.
+_CLAIM_TRIES_MAX = 20
+
+
+class _Moved(Exception):
+    """Another refund was claimed first; there is room for this one still."""
 
 
 class _Unclaimed(Exception):
@@ -161,14 +167,44 @@ class Actions:
 
     def _check_partial_refund(self, payment: Payment, amount: int) -> None:
         connector = self._connectors[payment.legs[0][0]]
-        if amount != payment.amount_received and not connector.refund_partial:
+        back = _paid_back(payment, amount, self._returned(payment, amount))
+        if back != payment.total_debit and not connector.refund_partial:
             detail = "This processor refunds the whole amount only."
             raise Problem("refund-not-supported", detail)
 
+    def _returned(self, payment: Payment, amount_minor: int) -> int:
+        """What of the commission goes back with a refund, over what goes back already."""
+        so_far = self._core.commission_returned(
+            payment.commission_plan,
+            payment.commission_version,
+            payment.commission_total,
+            payment.amount_received,
+            payment.amount_refunding + amount_minor,
+        )
+        if isinstance(so_far, Refusal):
+            raise RefusedByCore(so_far)
+        # A refund that failed may have left more going back than is due yet.
+        return max(0, so_far - payment.commission_returning)
+
     async def _claim(self, wanted: Wanted) -> Action | None:
         """Make the action durable; None when its key is in use."""
+        if wanted.kind != "refund":
+            return await self._claim_once(wanted)
+        async with self._alone(wanted.payment.id):
+            for _ in range(_CLAIM_TRIES_MAX):
+                try:
+                    return await self._claim_once(wanted)
+                except _Moved:
+                    payment, _ = await self._reads.whole(wanted.payment.id)
+                    wanted = replace(wanted, payment=payment)
+        raise Problem("unavailable", "The payment is busy; try again with the same key.")
+
+    async def _claim_once(self, wanted: Wanted) -> Action | None:
         payment = wanted.payment
         now_ms = self._clock()
+        returned = 0
+        if wanted.kind == "refund":
+            returned = self._returned(payment, wanted.amount_minor)
         action = Action(
             id=new_id(_PREFIXES[wanted.kind], now_ms),
             payment_id=payment.id,
@@ -177,9 +213,13 @@ class Actions:
             amount_minor=wanted.amount_minor,
             sequence=await self._sequences.next(),
             created_at_ms=now_ms,
+            commission_returned=returned,
             reason=wanted.reason,
         )
-        claim = store.CLAIM_REFUND if wanted.kind == "refund" else store.CLAIM_END
+        claim, expected = store.CLAIM_END, []
+        if wanted.kind == "refund":
+            claim = store.CLAIM_REFUND
+            expected = [returned, payment.amount_refunding, payment.commission_returning]
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 key = await connection.fetchval(
@@ -187,7 +227,8 @@ class Actions:
                 )
                 if key is None:
                     return None
-                if await connection.fetchval(claim, payment.id, wanted.amount_minor) is None:
+                amount_minor = wanted.amount_minor
+                if await connection.fetchval(claim, payment.id, amount_minor, *expected) is None:
                     raise _Unclaimed
                 await connection.execute(
                     store.INSERT_ACTION,
@@ -195,6 +236,7 @@ class Actions:
                     action.payment_id,
                     action.kind,
                     action.amount_minor,
+                    action.commission_returned,
                     action.reason,
                     action.sequence,
                     self._worker,
@@ -203,10 +245,12 @@ class Actions:
             raise await self._why_unclaimed(wanted) from None
         return action
 
-    async def _why_unclaimed(self, wanted: Wanted) -> Problem:
+    async def _why_unclaimed(self, wanted: Wanted) -> Exception:
         payment, _ = await self._reads.whole(wanted.payment.id)
         left = payment.amount_received - payment.amount_refunding
         if wanted.kind == "refund" and payment.status == SUCCEEDED:
+            if left >= wanted.amount_minor:
+                return _Moved()
             return Problem("refund-exceeds-captured", f"{left} minor units are left to refund.")
         if payment.status == REQUIRES_CAPTURE:
             return Problem("invalid-state", "The payment is being captured or canceled already.")
@@ -254,7 +298,7 @@ class Actions:
             instruction,
             reference=action.id,
             sequence=action.sequence,
-            amount_minor=action.amount_minor,
+            amount_minor=_paid_back(payment, action.amount_minor, action.commission_returned),
         )
 
     def _commission(self, kind: str, payment: Payment, amount_minor: int) -> Commission | None:
@@ -275,11 +319,14 @@ class Actions:
         commission: Commission | None,
         scope: bytes | None,
     ) -> Response:
-        # One at a time in this worker: many at once would move the version under one another, and
-        # the last of them would run out of tries after the processor has done its part.
-        lock = self._recording.setdefault(action.payment_id, asyncio.Lock())
-        async with lock:
+        async with self._alone(action.payment_id):
             return await self._record_alone(action, result, commission, scope)
+
+    def _alone(self, payment_id: str) -> asyncio.Lock:
+        """One at a time in this worker: many at once would move the version under one another, and
+        the last of them would run out of tries after the processor has done its part.
+        """
+        return self._recording.setdefault(payment_id, asyncio.Lock())
 
     async def _record_alone(
         self,
@@ -327,6 +374,7 @@ def _conclude(
     action.decline_code = result.outcome.code
     if action.kind == "refund":
         payment.amount_refunding -= action.amount_minor
+        payment.commission_returning -= action.commission_returned
     problem = Problem(
         "processor-unavailable" if not result.sent else "invalid-state",
         f"The processor did not {action.kind} ({result.outcome.code}).",
@@ -355,7 +403,6 @@ def _done(
         # What the processor calls the capture is what a refund must name.
         authorized = absorb(attempts[0], result, attempts[0].outcome_source or "reply")
         attempts = [_moved(authorized, "captured"), *attempts[1:]]
-        left = payment.amount_minor - action.amount_minor
         payment.become(SUCCEEDED)
         payment.amount_capturable = 0
         payment.amount_received = action.amount_minor
@@ -364,9 +411,11 @@ def _done(
         payment.commission_total = commission.total
         payment.commission_vat = commission.vat_total
         payment.commission_lines = commission.lines
+        payment.commission_split = commission.split
         fact.with_commission_lines = True
         fact.postings = ledger.settled(payment, action.id)
-        fact.give_back = left if left > 0 else None
+        if action.amount_minor < payment.amount_minor:
+            fact.give_back = (action.amount_minor,)
         fact.event = "payment.succeeded"
         fact.attempts = [(attempts[0], 0.0)]
     elif action.kind == "cancel":
@@ -378,13 +427,21 @@ def _done(
         fact.attempts = [(attempts[0], 0.0)]
     else:
         status = 201
+        before = payment.amount_refunded
+        fact.postings = ledger.refunded(payment, action)
         payment.amount_refunded += action.amount_minor
-        fact.postings = ledger.refunded(payment, action.id, action.amount_minor)
+        payment.commission_returned += action.commission_returned
+        fact.give_back = (payment.amount_received, before, payment.amount_refunded)
         fact.event = "refund.succeeded"
     body = _body(action, payment, attempts)
     assert fact.action is not None, "the fact is about an action"
     fact.action.response = (status, body)
     return fact, Response(status, body)
+
+
+def _paid_back(payment: Payment, amount_minor: int, returned: int) -> int:
+    """What a refund brings back to the card: with it the commission that the sender had paid."""
+    return amount_minor + (returned if payment.commission_payer == "sender" else 0)
 
 
 def _moved(attempt: Attempt, state: str) -> Attempt:

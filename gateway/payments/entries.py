@@ -23,7 +23,8 @@ class CardChanged:
 
 
 OPENED, REPLAYED, CARD_CHANGED = Opened(), Replayed(), CardChanged()
-OpenAnswer = Opened | Replayed | CardChanged | Refusal
+# An admission: it waits for a stronger authentication after all.
+OpenAnswer = Opened | Replayed | CardChanged | Refusal | Admission
 
 
 class VersionMoved(Exception):
@@ -61,7 +62,7 @@ class Fact:
         sent: attempts about to be sent.
         postings: journal lines.
         event: the outbox event's type, if somebody should be told.
-        give_back: headroom returned: None nothing, -1 all of it, else minor units.
+        give_back: how the headroom it took changes, if it does.
         frees: the scope of a key to forget, because nothing was sent under it.
         action: what became of an action on it.
     """
@@ -72,14 +73,17 @@ class Fact:
     sent: list[Attempt] = field(default_factory=list)
     postings: list[Posting] = field(default_factory=list)
     event: str | None = None
-    give_back: int | None = None
+    give_back: "Change | None" = None
     frees: bytes | None = None
     action: ActionFact | None = None
     with_commission_lines: bool = False
 
 
-ALL = -1
-"""All the headroom a payment took."""
+Change = tuple[int, ...]
+"""How the headroom a payment took changes: `ALL` of it is given back; `(captured,)` minor units are
+all that goes on counting; or `(captured, refunded before, refunded after)`."""
+
+ALL: Change = ()
 
 
 @dataclass(frozen=True, slots=True)

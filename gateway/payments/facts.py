@@ -131,7 +131,7 @@ class FactLane:
         """Stage the headroom a batch gives back; what another lane holds waits."""
         parts = [
             (
-                entry.item.payment.reservation,
+                entry.item.payment.record,
                 None if entry.item.give_back == ALL else entry.item.give_back,
             )
             for entry in returning

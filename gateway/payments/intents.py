@@ -64,7 +64,7 @@ class IntentLane:
         for index, refusal in staged.refused:
             batch[index].resolve(refusal)
         deferred = [batch[index] for index in staged.deferred]
-        admitted = [batch[index] for index in staged.admitted]
+        admitted = _admitted(batch, staged)
         if admitted:
             again = await self._write(admitted, staged)
             if again:
@@ -153,7 +153,7 @@ class IntentLane:
                 for index, refusal in staged.refused:
                     entries[index].resolve(refusal)
                 deferred = [entries[index] for index in staged.deferred]
-                entries = [entries[index] for index in staged.admitted]
+                entries = _admitted(entries, staged)
                 row = await connection.fetchrow(OPEN_PAYMENTS, *self._arguments(entries, staged))
         except CONNECTION_LOST as error:
             if staged is not None:
@@ -216,3 +216,11 @@ class IntentLane:
                 entry.resolve(OPENED)
             else:
                 entry.fail(Unavailable("the payment could not be written; nothing was sent"))
+
+
+def _admitted(entries: list[IntentEntry], staged: Staged) -> list[IntentEntry]:
+    """Return the members that are to be written, each with its decision as it was staged."""
+    admitted = [entries[index] for index in staged.admitted]
+    for entry, record in zip(admitted, staged.records, strict=True):
+        entry.item.payment.record = record
+    return admitted

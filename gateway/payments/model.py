@@ -111,7 +111,8 @@ class Payment:
     commission_plan: str
     commission_version: int
     legs: list[tuple[str, str]]
-    reservation: bytes
+    # The decision, in the core's layout: what it took from limits is in it.
+    record: bytes
     details: dict[str, Any]
     created_at_ms: int
     amount_capturable: int = 0
@@ -120,6 +121,9 @@ class Payment:
     amount_refunding: int = 0
     decline_code: str | None = None
     commission_lines: str = "[]"
+    commission_split: list[tuple[str, int]] = field(default_factory=list)
+    commission_returned: int = 0
+    commission_returning: int = 0
 
     def become(self, status: str) -> None:
         """Change the status as the table allows; anything else is a fault of ours."""
@@ -181,6 +185,8 @@ class Action:
     amount_minor: int
     sequence: int
     created_at_ms: int
+    # What of the commission goes back with a refund.
+    commission_returned: int = 0
     reason: str | None = None
     decline_code: str | None = None
     tries: int = 0
@@ -240,6 +246,7 @@ class RefundView(msgspec.Struct):
     id: str
     payment: str
     amount: int
+    commission_returned: int
     currency: str
     status: str
     reason: str | None
@@ -321,6 +328,7 @@ def refund_view(action: Action, currency: str) -> RefundView:
         id=action.id,
         payment=action.payment_id,
         amount=action.amount_minor,
+        commission_returned=action.commission_returned,
         currency=currency,
         status=_REFUND_STATUS[action.state],
         reason=action.reason,

@@ -17,7 +17,7 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.db.batch import QueueFull
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
-from gateway.kernel.http.problems import Problem, RefusedByCore
+from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
@@ -27,6 +27,7 @@ from gateway.payments.journal import Journal
 from gateway.payments.model import FAILED, PROCESSING, Attempt, Payment, payment_json
 from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
+from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
@@ -68,6 +69,7 @@ class Payments:
         replays: Replays,
         instructions: Instructions,
         connectors: Mapping[str, Connector],
+        refusals: Refusals,
         sequences: Sequences,
         metrics: Metrics,
     ) -> None:
@@ -79,6 +81,7 @@ class Payments:
         self._replays = replays
         self._instructions = instructions
         self._connectors = connectors
+        self._refusals = refusals
         self._sequences = sequences
         self._metrics = metrics
         self._carrying: set[asyncio.Task[Response]] = set()
@@ -102,7 +105,7 @@ class Payments:
                     return await self._carry(payment, [attempt], scope)
                 return await self._within_deadline(request, payment, attempt, scope)
             if isinstance(opened, Refusal):
-                raise RefusedByCore(opened)
+                raise await self._refusals.refused(opened)
             if not isinstance(opened, CardChanged):
                 return await self._replays.answer(scope, fingerprint)
             for card_id in (payment.source_card_id, payment.destination_card_id):
@@ -130,7 +133,7 @@ class Payments:
             if replayed is not None:
                 return replayed
         self._metrics.count("payments_refused", decision.slug)
-        raise RefusedByCore(decision)
+        raise await self._refusals.refused(decision)
 
     async def _new_payment(self, admission: Admission) -> tuple[Payment, Attempt]:
         now_ms = admission.at_ms
@@ -172,7 +175,9 @@ class Payments:
             commission_version=commission.version,
             commission_lines=commission.lines,
             legs=admission.legs,
-            reservation=admission.reservation,
+            commission_split=commission.split,
+            # Its decision is known once it is staged.
+            record=b"",
             details=details,
             created_at_ms=now_ms,
         )

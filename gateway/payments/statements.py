@@ -54,23 +54,23 @@ WITH key AS MATERIALIZED (
     INSERT INTO payments (
         id, created_at, owner, client_id, operation, scheme, amount_minor, currency,
         source_card_id, destination_card_id, destination_pan, merchant_id, is_manual_capture,
-        commission_payer, commission_plan, commission_version, legs, reservation, details,
+        commission_payer, commission_plan, commission_version, legs, record, details,
         version, status, total_debit, total_credit, commission_total, commission_vat,
-        commission_lines)
+        commission_lines, commission_split)
     SELECT id, to_timestamp(created_at_ms / 1000.0), owner, client_id, operation, scheme,
         amount_minor, currency, source_card_id, destination_card_id,
         decode(destination_pan, 'base64'), merchant_id, is_manual_capture, commission_payer,
-        commission_plan, commission_version, legs, decode(reservation, 'base64'), details,
+        commission_plan, commission_version, legs, decode(record, 'base64'), details,
         version, status, total_debit, total_credit, commission_total, commission_vat,
-        commission_lines::json
+        commission_lines::json, commission_split
     FROM json_to_recordset($1::json) AS t (
         id text, created_at_ms bigint, owner text, client_id text, operation text, scheme text,
         amount_minor bigint, currency text, source_card_id text, destination_card_id text,
         destination_pan text, merchant_id text, is_manual_capture boolean,
         commission_payer text, commission_plan text, commission_version integer, legs json,
-        reservation text, details json, version integer, status text, total_debit bigint,
+        record text, details json, version integer, status text, total_debit bigint,
         total_credit bigint, commission_total bigint, commission_vat bigint,
-        commission_lines text), fit
+        commission_lines text, commission_split json), fit
     WHERE fit.yes
 ), sent AS (
     INSERT INTO attempts (
@@ -102,6 +102,7 @@ WITH fact AS MATERIALIZED (
     SELECT * FROM json_to_recordset($1::json) AS t (
         id text, version integer, status text, total_debit bigint, total_credit bigint,
         commission_total bigint, commission_vat bigint, commission_lines text,
+        commission_split json, commission_returned bigint, commission_returning bigint,
         amount_capturable bigint, amount_received bigint, amount_refunded bigint,
         amount_refunding bigint, decline_code text, response_status smallint,
         response_body text)
@@ -118,6 +119,9 @@ WITH fact AS MATERIALIZED (
         total_credit = f.total_credit, commission_total = f.commission_total,
         commission_vat = f.commission_vat,
         commission_lines = COALESCE(f.commission_lines::json, p.commission_lines),
+        commission_split = COALESCE(f.commission_split, p.commission_split),
+        commission_returned = f.commission_returned,
+        commission_returning = f.commission_returning,
         amount_capturable = f.amount_capturable, amount_received = f.amount_received,
         amount_refunded = f.amount_refunded, amount_refunding = f.amount_refunding,
         decline_code = f.decline_code,

@@ -12,8 +12,9 @@ _PAYMENT_COLUMNS = """
 id, version, owner, client_id, operation, status, scheme, amount_minor, currency, total_debit,
 total_credit, source_card_id, destination_card_id, destination_pan, merchant_id,
 is_manual_capture, commission_total, commission_vat, commission_payer, commission_plan,
-commission_version, commission_lines, legs, reservation, details, amount_capturable,
-amount_received, amount_refunded, amount_refunding, decline_code,
+commission_version, commission_lines, legs, record, details, amount_capturable,
+amount_received, amount_refunded, amount_refunding, decline_code, commission_split,
+commission_returned, commission_returning,
 (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
 """
 _ATTEMPT_COLUMNS = """
@@ -21,7 +22,8 @@ id, payment_id, leg, connector, kind, state, sequence, created_at_ms, rrn, appro
 processor_code, processor_references, outcome_source, tries
 """
 _ACTION_COLUMNS = """
-id, payment_id, kind, state, amount_minor, reason, decline_code, sequence, tries,
+id, payment_id, kind, state, amount_minor, commission_returned, reason, decline_code, sequence,
+tries,
 (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
 """
 
@@ -56,14 +58,16 @@ RETURNING version
 """
 CLAIM_REFUND = """
 UPDATE payments SET version = version + 1, updated_at = now(),
-    amount_refunding = amount_refunding + $2
+    amount_refunding = amount_refunding + $2, commission_returning = commission_returning + $3
 WHERE id = $1 AND status = 'succeeded' AND operation = 'purchase'
   AND amount_received - amount_refunding >= $2
+  AND amount_refunding = $4 AND commission_returning = $5
 RETURNING version
 """
 INSERT_ACTION = """
-INSERT INTO actions (id, payment_id, kind, state, amount_minor, reason, sequence, worker)
-VALUES ($1, $2, $3, 'pending', $4, $5, $6, $7)
+INSERT INTO actions (
+    id, payment_id, kind, state, amount_minor, commission_returned, reason, sequence, worker)
+VALUES ($1, $2, $3, 'pending', $4, $5, $6, $7, $8)
 """
 
 # Recovery: what is open, and whose worker is dead or whose time has come. The claimer becomes the
@@ -110,6 +114,8 @@ def payment_of(row: asyncpg.Record) -> Payment:
     """Return a payment from a row of `_PAYMENT_COLUMNS`."""
     values = dict(row)
     values["legs"] = [(one[0], one[1]) for one in msgspec.json.decode(values["legs"])]
+    split = msgspec.json.decode(values["commission_split"])
+    values["commission_split"] = [(one[0], one[1]) for one in split]
     values["details"] = msgspec.json.decode(values["details"])
     return Payment(**values)
 

@@ -25,6 +25,7 @@ from gateway.kernel.http.read import body_as, form_as, query_as
 from gateway.kernel.http.routes import Route, RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
 from gateway.kernel.metrics import Metrics
+from tests.cores import rules_of
 
 BODY_BYTES_MAX = 2_000
 READ_TIMEOUT_S = 10.0
@@ -126,7 +127,8 @@ def make_core(settings: settings_module.Settings | None = None) -> Core:
     """Return a core with the rules of `config/` and no keys."""
     settings = settings or settings_module.load({})
     return Core(
-        rules=settings.rules,
+        rules=rules_of(settings),
+        generation=1,
         routing=settings.routing,
         issuer=settings.identity.issuer,
         audience=settings.identity.audience,

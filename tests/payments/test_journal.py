@@ -34,6 +34,7 @@ from gateway.payments.entries import (
 from gateway.payments.journal import Journal
 from gateway.payments.model import FAILED, Payment
 from gateway.payments.outcomes import new_attempt
+from tests.cores import rules_of
 from tests.services import Services, fresh_database, running_services
 
 NOW_MS = 1_795_000_000_000
@@ -112,7 +113,7 @@ class Bench:
             commission_plan=commission.plan,
             commission_version=commission.version,
             legs=admission.legs,
-            reservation=admission.reservation,
+            record=b"",
             details={"metadata": {}},
             created_at_ms=NOW_MS,
             commission_lines=commission.lines,
@@ -162,7 +163,8 @@ def _token(key: Ed25519PrivateKey) -> str:
 
 async def _bench(database_url: str) -> Bench:
     """Make a worker: its own pool, core and journal over one database."""
-    core = make_core(settings_module.load({}), KEYS)
+    settings = settings_module.load({})
+    core = make_core(settings, KEYS, rules_of(settings), 1)
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     core.add_key("k1", key.public_key().public_bytes_raw())
     core.mark_fresh(NOW_MS)

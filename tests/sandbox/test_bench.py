@@ -24,7 +24,7 @@ GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
 PAYMENT = """
 INSERT INTO payments (id, version, owner, client_id, operation, status, scheme, amount_minor,
     currency, total_debit, total_credit, is_manual_capture, commission_total, commission_vat,
-    commission_payer, commission_plan, commission_version, commission_lines, legs, reservation,
+    commission_payer, commission_plan, commission_version, commission_lines, legs, record,
     details, created_at)
 VALUES ($1, 1, 'usr_1', 'mobile', 'purchase', $2, 'visa', 100, 'UZS', 100, 99, false, 1, 0,
     'receiver', 'purchase', 1, '[]', '[]', '', '{}', now())

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Settings, Stop};
+use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Refused, Settings, Stop};
+use oqim_engine::book;
 use oqim_engine::frame;
-use oqim_engine::limits;
+use oqim_engine::limits::{Judgement, Verdict};
 use oqim_engine::problem;
+use oqim_engine::record::Record;
 use oqim_engine::request::{is_pan, read_canonical, Destination};
 use oqim_engine::revocation::RevocationKind;
 use oqim_engine::routing::RoutingTable;
-use oqim_engine::rules::Rules;
 use oqim_engine::token::Claims as EngineClaims;
 use oqim_engine::window;
 use pyo3::exceptions::PyValueError;
@@ -18,32 +19,33 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use pyo3::IntoPyObjectExt as _;
 
-fn value_error(error: impl std::fmt::Display) -> PyErr {
+use crate::rules::{change_of, RuleSet};
+
+pub fn value_error(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
 /// A refusal: its status, its slug and its `application/problem+json` body.
 #[pyclass(frozen, module = "gateway._core")]
 pub struct Refusal {
-    inner: problem::Refusal,
-    idempotency: Option<frame::Idempotency>,
+    inner: Refused,
 }
 
 #[pymethods]
 impl Refusal {
     #[getter]
     fn status(&self) -> u16 {
-        self.inner.status()
+        self.inner.refusal.status()
     }
 
     #[getter]
     fn slug(&self) -> &str {
-        self.inner.slug
+        self.inner.refusal.slug
     }
 
     #[getter]
     fn detail(&self) -> &str {
-        &self.inner.detail
+        &self.inner.refusal.detail
     }
 
     /// `(scope, fingerprint)` when an earlier answer under the same key takes precedence.
@@ -52,11 +54,27 @@ impl Refusal {
         &self,
         py: Python<'py>,
     ) -> Option<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        self.idempotency.map(|one| pair(py, &one))
+        self.inner.idempotency.map(|one| pair(py, &one))
     }
 
-    fn body<'py>(&self, py: Python<'py>, request_id: &str) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.body(request_id))
+    /// `(owner, merchant, record)` when a decision was made that is to be stored.
+    #[getter]
+    fn decision<'py>(&self, py: Python<'py>) -> Option<(&str, Option<&str>, Bound<'py, PyBytes>)> {
+        self.inner.decided.as_ref().map(|decided| {
+            let record = PyBytes::new(py, &decided.record);
+            (decided.owner.as_str(), decided.merchant.as_deref(), record)
+        })
+    }
+
+    /// `decision_id` names the stored decision, if there is one.
+    #[pyo3(signature = (request_id, decision_id=None))]
+    fn body<'py>(
+        &self,
+        py: Python<'py>,
+        request_id: &str,
+        decision_id: Option<&str>,
+    ) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.refusal.body(request_id, decision_id))
     }
 }
 
@@ -191,6 +209,12 @@ impl Commission {
         self.inner.total_credit
     }
 
+    /// `[(party, minor units), ...]` in the plan's order; empty when it is not divided.
+    #[getter]
+    fn split(&self) -> Vec<(String, i64)> {
+        self.inner.split.clone()
+    }
+
     /// JSON of every line, with what is needed to compute it again.
     #[getter]
     fn lines(&self) -> String {
@@ -315,16 +339,71 @@ impl Admission {
         self.inner.at_ms
     }
 
+    /// Whether a stronger authentication must be given first; nothing is reserved then.
     #[getter]
-    fn reservation<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.reservation())
+    fn is_step_up(&self) -> bool {
+        self.inner.verdict == Verdict::StepUp
+    }
+
+    /// The policies that ask for it, in the precedence of their reasons.
+    #[getter]
+    fn step_up_policies(&self) -> Vec<String> {
+        self.inner.step_up_policies().map(str::to_owned).collect()
+    }
+
+    /// The decision as it was made when the payment was admitted, in its stored form.
+    #[getter]
+    fn record<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.record())
     }
 }
 
-/// A batch evaluated and ready to be written.
+/// A batch judged and ready to be written.
 #[pyclass(frozen, module = "gateway._core")]
 pub struct Staged {
-    inner: limits::Staged,
+    inner: book::Staged,
+    /// The stored form of each admitted one's decision, same order.
+    records: Vec<Vec<u8>>,
+    refused: Vec<(usize, Py<PyAny>)>,
+}
+
+impl Staged {
+    fn new(py: Python<'_>, inner: book::Staged, batch: &[&admit::Admission]) -> PyResult<Self> {
+        let records = inner
+            .admitted
+            .iter()
+            .filter_map(|(index, judgement)| Some(batch.get(*index)?.record_of(judgement)))
+            .collect();
+        let refused = inner
+            .refused
+            .iter()
+            .filter_map(|(index, judgement)| Some((*index, *batch.get(*index)?, judgement)))
+            .map(|(index, admission, judgement)| {
+                Ok((index, refused_later(py, admission, judgement)?))
+            })
+            .collect::<PyResult<_>>()?;
+        Ok(Self {
+            inner,
+            records,
+            refused,
+        })
+    }
+}
+
+/// What a member of a batch is told that could be admitted, and no longer can.
+fn refused_later(
+    py: Python<'_>,
+    admission: &admit::Admission,
+    judgement: &Judgement,
+) -> PyResult<Py<PyAny>> {
+    if judgement.verdict == Verdict::StepUp {
+        let inner = admission.stepping_up(judgement.clone());
+        return Admission { inner }.into_py_any(py);
+    }
+    Refusal {
+        inner: admission.refused(judgement),
+    }
+    .into_py_any(py)
 }
 
 #[pymethods]
@@ -362,25 +441,29 @@ impl Staged {
     /// Places in the batch of those to write.
     #[getter]
     fn admitted(&self) -> Vec<usize> {
-        self.inner.admitted.clone()
+        self.inner
+            .admitted
+            .iter()
+            .map(|(index, _)| *index)
+            .collect()
     }
 
-    /// Places in the batch of those refused, each with why.
+    /// The decisions of those to write, in their stored form, same order.
     #[getter]
-    fn refused(&self) -> Vec<(usize, Refusal)> {
-        self.inner
-            .refused
+    fn records<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.records
             .iter()
-            .map(|(index, breaches)| {
-                let inner = admit::refusal_of_breaches(breaches);
-                (
-                    *index,
-                    Refusal {
-                        inner,
-                        idempotency: None,
-                    },
-                )
-            })
+            .map(|record| PyBytes::new(py, record))
+            .collect()
+    }
+
+    /// Places in the batch of those that cannot be written, each with a refusal, or with the
+    /// admission of one that waits for a stronger authentication.
+    #[getter]
+    fn refused(&self, py: Python<'_>) -> Vec<(usize, Py<PyAny>)> {
+        self.refused
+            .iter()
+            .map(|(index, one)| (*index, one.clone_ref(py)))
             .collect()
     }
 
@@ -407,24 +490,20 @@ fn borrowed(headers: &RawHeaders) -> Vec<(&[u8], &[u8])> {
         .collect()
 }
 
-fn refusal(inner: problem::Refusal) -> Refusal {
+fn refusal(refusal: problem::Refusal) -> Refusal {
     Refusal {
-        inner,
-        idempotency: None,
+        inner: Refused {
+            refusal,
+            idempotency: None,
+            decided: None,
+        },
     }
 }
 
 /// A refusal or what is missing, as the Python object that says so.
 fn stopped(py: Python<'_>, stop: Stop) -> PyResult<Py<PyAny>> {
     match stop {
-        Stop::Refused {
-            refusal,
-            idempotency,
-        } => Refusal {
-            inner: refusal,
-            idempotency,
-        }
-        .into_py_any(py),
+        Stop::Refused(inner) => Refusal { inner: *inner }.into_py_any(py),
         Stop::Missing(inner) => MissingFacts { inner }.into_py_any(py),
     }
 }
@@ -442,16 +521,17 @@ pub struct Core {
 
 #[pymethods]
 impl Core {
-    /// Raises ValueError that names the rule when the rules or the routing cannot be read.
+    /// `generation` numbers the set of rules. Raises ValueError when the routing cannot be read.
     #[new]
-    #[pyo3(signature = (*, rules, routing, issuer, audience, lookup_key, quote_key, quote_ttl_ms,
+    #[pyo3(signature = (*, rules, generation, routing, issuer, audience, lookup_key, quote_key, quote_ttl_ms,
         feed_age_ms_max, token_cache_size_max, card_cache_size_max, subject_cache_size_max))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword-only settings, each named by the caller"
     )]
     fn new(
-        rules: &[u8],
+        rules: &RuleSet,
+        generation: u64,
         routing: &[u8],
         issuer: String,
         audience: String,
@@ -474,11 +554,21 @@ impl Core {
             card_cache_size_max,
             subject_cache_size_max,
         };
-        let rules = Rules::read(rules).map_err(value_error)?;
         let routing = RoutingTable::read(routing).map_err(value_error)?;
         Ok(Self {
-            inner: admit::Core::new(settings, rules, routing),
+            inner: admit::Core::new(settings, Arc::clone(&rules.inner), generation, routing),
         })
+    }
+
+    /// Decides by another set of rules from the next decision on.
+    fn use_rules(&mut self, rules: &RuleSet, generation: u64) {
+        self.inner.use_rules(Arc::clone(&rules.inner), generation);
+    }
+
+    /// The number of the set of rules in use.
+    #[getter]
+    fn generation(&self) -> u64 {
+        self.inner.generation()
     }
 
     /// Adds a verification key: 32 bytes (RFC 8032).
@@ -582,6 +672,8 @@ impl Core {
         self.inner.check_feed(now_ms).err().map(refusal)
     }
 
+    /// `is_stepped_up`: a stronger authentication was given for it.
+    #[pyo3(signature = (method, path, headers, body, now_ms, fresh, is_stepped_up=false))]
     #[expect(
         clippy::too_many_arguments,
         reason = "one HTTP request, field by field"
@@ -595,6 +687,7 @@ impl Core {
         body: &[u8],
         now_ms: i64,
         fresh: (bool, bool),
+        is_stepped_up: bool,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match self.inner.admit(Call {
@@ -604,6 +697,7 @@ impl Core {
             body,
             now_ms,
             fresh: fresh_of(fresh),
+            is_stepped_up,
         }) {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
@@ -632,6 +726,7 @@ impl Core {
             body,
             now_ms,
             fresh: fresh_of(fresh),
+            is_stepped_up: false,
         }) {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
@@ -656,25 +751,30 @@ impl Core {
         }
     }
 
-    /// Evaluates a batch of admissions again, for the write that makes them durable.
-    fn stage(&mut self, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
+    /// Judges a batch of admissions again, for the write that makes them durable.
+    fn stage(&mut self, py: Python<'_>, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
         let batch: Vec<&admit::Admission> = batch.iter().map(|one| &one.inner).collect();
-        self.inner
-            .stage(&batch)
-            .map(|inner| Staged { inner })
-            .map_err(value_error)
+        let staged = self.inner.stage(&batch);
+        Staged::new(py, staged, &batch)
     }
 
-    /// Prepares headroom given back: `(reservation, amount)`, where no amount means all of it.
-    fn stage_give_back(&mut self, batch: Vec<(PyBackedBytes, Option<i64>)>) -> PyResult<Staged> {
+    /// Prepares headroom given back: `(record, change)`, where a change is `None` for a payment
+    /// that ended, `(captured,)`, or `(captured, refunded before, refunded after)`.
+    fn stage_give_back(
+        &mut self,
+        py: Python<'_>,
+        batch: Vec<(PyBackedBytes, Option<Vec<i64>>)>,
+    ) -> PyResult<Staged> {
         let batch = batch
             .iter()
-            .map(|(reservation, amount)| limits::read_reservation(reservation, *amount))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(value_error)?;
-        Ok(Staged {
-            inner: self.inner.book.stage_give_back(&batch),
-        })
+            .map(|(record, change)| {
+                let change = change_of(change.as_deref())?;
+                let record = Record::read(record).map_err(value_error)?;
+                Ok(record.given_back(change))
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let staged = self.inner.book.stage_give_back(&batch);
+        Staged::new(py, staged, &[])
     }
 
     fn commit(&mut self, staged: &Staged) {
@@ -704,6 +804,25 @@ impl Core {
     ) -> PyResult<Py<PyAny>> {
         match self.inner.commission(plan, version, amount_minor) {
             Ok(inner) => Commission { inner }.into_py_any(py),
+            Err(inner) => refusal(inner).into_py_any(py),
+        }
+    }
+
+    /// What of a commission has been given back once `refunded` of `captured` has been refunded.
+    fn commission_returned(
+        &self,
+        py: Python<'_>,
+        plan: &str,
+        version: u32,
+        total: i64,
+        captured: i64,
+        refunded: i64,
+    ) -> PyResult<Py<PyAny>> {
+        match self
+            .inner
+            .commission_returned(plan, version, total, captured, refunded)
+        {
+            Ok(amount) => amount.into_py_any(py),
             Err(inner) => refusal(inner).into_py_any(py),
         }
     }

@@ -2,6 +2,7 @@
 
 mod core;
 mod iso8583;
+mod rules;
 
 use pyo3::prelude::*;
 
@@ -9,5 +10,6 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     core::register(module)?;
-    iso8583::register(module)
+    iso8583::register(module)?;
+    rules::register(module)
 }

@@ -11,6 +11,7 @@ use hmac::{Hmac, Mac as _};
 use serde::Serialize;
 use sha2::Sha256;
 
+use crate::book::{Book, Member, Staged};
 use crate::cache::GenerationalCache;
 use crate::commission::{self, Commission, CommissionError};
 use crate::frame::{
@@ -18,13 +19,15 @@ use crate::frame::{
 };
 use crate::headroom::{self, Headroom};
 use crate::json;
-use crate::limits::{self, Ask, Book, Breach, LimitsError, Staged, Taken};
+use crate::limits::{asks_of, judge, Ask, Judgement, Verdict};
 use crate::problem::{FieldError, Refusal};
-use crate::quote;
+use crate::quote::{self, Priced};
+use crate::rates::RateError;
+use crate::record::{Context, Prefix};
 use crate::request::{self, Destination, PaymentRequest};
 use crate::revocation::RevocationSet;
 use crate::routing::{Leg, NoRoute, RoutingTable};
-use crate::rules::{Facts, Rules, SubjectKind};
+use crate::rules::{Facts, RuleSet};
 use crate::token::{Claims, Verifier};
 use crate::window::rfc3339;
 
@@ -85,6 +88,8 @@ pub struct Call<'a> {
     pub body: &'a [u8],
     pub now_ms: i64,
     pub fresh: Fresh,
+    /// A stronger authentication was given for it.
+    pub is_stepped_up: bool,
 }
 
 /// What was read from the database for this very call. What is in memory is enough to admit, since
@@ -97,7 +102,7 @@ pub struct Fresh {
     pub states: bool,
 }
 
-/// A payment that may go on to the journal.
+/// A payment that may go on to the journal, or that waits for a stronger authentication.
 #[derive(Debug, Clone)]
 pub struct Admission {
     pub claims: Arc<Claims>,
@@ -111,37 +116,86 @@ pub struct Admission {
     pub commission: Commission,
     pub legs: Vec<Leg>,
     pub at_ms: i64,
+    /// Admitted and reserved, or to be stepped up, with nothing reserved.
+    pub verdict: Verdict,
+    pub is_stepped_up: bool,
     asks: Vec<Ask>,
+    judgement: Judgement,
+    prefix: Prefix,
 }
 
 impl Admission {
-    /// What it takes from limits, to be stored with it.
-    pub fn reservation(&self) -> Vec<u8> {
-        let taken: Vec<Taken> = self
-            .asks
-            .iter()
-            .filter_map(|ask| ask.taken.clone())
-            .collect();
-        limits::write_reservation(&taken)
+    /// The stored form of the decision as it was judged when the payment was admitted.
+    pub fn record(&self) -> Vec<u8> {
+        self.record_of(&self.judgement)
+    }
+
+    /// The stored form of the decision as it was judged when its batch was staged.
+    pub fn record_of(&self, judgement: &Judgement) -> Vec<u8> {
+        self.prefix
+            .judged(&self.request.currency, &self.asks, judgement)
+    }
+
+    /// Refused for what was judged.
+    pub fn refused(&self, judgement: &Judgement) -> Refused {
+        Refused {
+            refusal: refusal_of_breaches(judgement),
+            idempotency: Some(self.idempotency),
+            decided: Some(Decided {
+                owner: self.claims.sub.clone(),
+                merchant: self.merchant.clone(),
+                record: self.record_of(judgement),
+            }),
+        }
+    }
+
+    /// The same payment, waiting for a stronger authentication; nothing is reserved for it.
+    pub fn stepping_up(&self, judgement: Judgement) -> Self {
+        Self {
+            verdict: Verdict::StepUp,
+            judgement,
+            ..self.clone()
+        }
+    }
+
+    /// The policies that ask for a stronger authentication.
+    pub fn step_up_policies(&self) -> impl Iterator<Item = &str> {
+        let breaches = self.judgement.breaches.iter();
+        breaches.map(|(_, breach)| breach.policy.id.as_str())
     }
 }
 
 #[derive(Debug)]
 pub enum Stop {
-    Refused {
-        refusal: Refusal,
-        idempotency: Option<Idempotency>,
-    },
+    Refused(Box<Refused>),
     Missing(Missing),
 }
 
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused {
+        Self::Refused(Box::new(Refused {
             refusal,
             idempotency: None,
-        }
+            decided: None,
+        }))
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub refusal: Refusal,
+    /// When an earlier answer under the same key takes precedence.
+    pub idempotency: Option<Idempotency>,
+    /// What is to be stored, when a decision was made.
+    pub decided: Option<Decided>,
+}
+
+/// A refusal to be stored: whose it is, and the decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    pub owner: String,
+    pub merchant: Option<String>,
+    pub record: Vec<u8>,
 }
 
 /// A decision before it is bound to a request's key.
@@ -149,9 +203,10 @@ struct Decision {
     scheme: String,
     source_version: Option<i32>,
     merchant: Option<String>,
-    commission: Commission,
+    priced: Priced,
     legs: Vec<Leg>,
     asks: Vec<Ask>,
+    prefix: Prefix,
 }
 
 /// What a payment touches, as far as it is known.
@@ -166,7 +221,8 @@ pub struct Core {
     settings: Settings,
     pub verifier: Verifier,
     pub revocations: RevocationSet,
-    rules: Arc<Rules>,
+    rules: Arc<RuleSet>,
+    generation: u64,
     routing: Arc<RoutingTable>,
     /// `None`: the database holds no such card.
     cards: GenerationalCache<String, Option<Arc<Card>>>,
@@ -175,7 +231,12 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(settings: Settings, rules: Rules, routing: RoutingTable) -> Self {
+    pub fn new(
+        settings: Settings,
+        rules: Arc<RuleSet>,
+        generation: u64,
+        routing: RoutingTable,
+    ) -> Self {
         Self {
             verifier: Verifier::new(
                 settings.issuer.clone(),
@@ -183,13 +244,24 @@ impl Core {
                 settings.token_cache_size_max,
             ),
             revocations: RevocationSet::default(),
-            rules: Arc::new(rules),
+            rules,
+            generation,
             routing: Arc::new(routing),
             cards: GenerationalCache::new(settings.card_cache_size_max.div_ceil(2)),
             merchants: GenerationalCache::new(settings.card_cache_size_max.div_ceil(2)),
             book: Book::new(settings.subject_cache_size_max),
             settings,
         }
+    }
+
+    /// Decides by another set of rules from the next decision on.
+    pub fn use_rules(&mut self, rules: Arc<RuleSet>, generation: u64) {
+        self.rules = rules;
+        self.generation = generation;
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub fn put_card(&mut self, id: &str, card: Option<Card>) {
@@ -267,42 +339,44 @@ impl Core {
             &key,
             &json::canonical(&value),
         );
-        let decision = self
-            .decide(&claims, &request, call)
-            .map_err(|stop| match stop {
-                Stop::Refused { refusal, .. } if refusal.is_decision => Stop::Refused {
-                    refusal,
-                    idempotency: Some(idempotency),
-                },
-                other => other,
-            })?;
-        self.check_known(&decision.asks)?;
-        let breaches = self.book.breaches(&decision.asks);
-        if !breaches.is_empty() {
-            if !call.fresh.states {
-                return Err(missing_subjects(counted(&decision.asks)));
+        let decision = self.decide(&claims, &request, call).map_err(|mut stop| {
+            if let Stop::Refused(refused) = &mut stop {
+                let is_decision = refused.refusal.is_decision;
+                refused.idempotency = is_decision.then_some(idempotency);
             }
-            let refusal = refusal_of_breaches(&breaches);
-            return Err(Stop::Refused {
-                refusal,
-                idempotency: Some(idempotency),
-            });
+            stop
+        })?;
+        self.check_known(&decision.asks)?;
+        let judgement = judge(&decision.asks, call.is_stepped_up, &self.book);
+        if judgement.verdict != Verdict::Admit && !call.fresh.states {
+            return Err(missing_subjects(counted(&decision.asks)));
         }
-        self.book
-            .reserve(&decision.asks)
-            .map_err(|error| fault(&error))?;
-        Ok(Admission {
+        let admission = Admission {
+            verdict: judgement.verdict,
+            is_stepped_up: call.is_stepped_up,
             claims,
             idempotency,
             request,
             scheme: decision.scheme,
             source_version: decision.source_version,
             merchant: decision.merchant,
-            commission: decision.commission,
+            commission: decision.priced.commission,
             legs: decision.legs,
             at_ms: call.now_ms,
             asks: decision.asks,
-        })
+            judgement,
+            prefix: decision.prefix,
+        };
+        match admission.verdict {
+            Verdict::Admit => self.book.reserve(&admission.asks),
+            Verdict::StepUp => {}
+            Verdict::Refuse => {
+                return Err(Stop::Refused(Box::new(
+                    admission.refused(&admission.judgement),
+                )))
+            }
+        }
+        Ok(admission)
     }
 
     /// Answers `POST /v1/payments/quote`: the same decision, nothing reserved.
@@ -318,18 +392,20 @@ impl Core {
             &self.settings.quote_key,
             &claims.sub,
             &request,
-            &decision.commission,
+            &decision.priced,
             expires_at_ms,
         );
+        let (limits, _) = headroom::of(&self.book, &decision.asks).map_err(rate_refusal)?;
+        let commission = &decision.priced.commission;
         let answer = QuoteAnswer {
             quote_id,
             expires_at: rfc3339(expires_at_ms),
             amount: request.amount,
             currency: &request.currency,
-            commission: &decision.commission,
-            total_debit: decision.commission.total_debit,
-            total_credit: decision.commission.total_credit,
-            limits: headroom::of(&self.book, &decision.asks),
+            commission,
+            total_debit: commission.total_debit,
+            total_credit: commission.total_credit,
+            limits,
         };
         serde_json::to_vec(&answer).map_err(|_| internal().into())
     }
@@ -361,32 +437,24 @@ impl Core {
             }
             Some(_) => return Err(Refusal::new("not-found", "There is no such card.").into()),
         };
-        let rules = Arc::clone(&self.rules);
         let facts = Facts {
             operation,
             source_scheme: &card.scheme,
-            tier: &claims.tier,
-            channel: &claims.channel,
             currency: HEADROOM_CURRENCY,
-            at_ms: now_ms,
-            ..Facts::default()
+            source_card: &card.lookup,
+            issuer_bin: issuer_bin(&card),
+            ..facts_of(claims)
         };
-        let parties = Parties {
-            source: Some(Arc::clone(&card)),
-            destination_scheme: String::new(),
-            destination_lookup: None,
-            merchant: None,
-        };
-        let asks = asks_of(&rules, &facts, claims, &parties, 0);
+        let asks = asks_of(&self.rules, &facts, 0, now_ms).map_err(rate_refusal)?;
         self.check_fresh(&asks, fresh)?;
-        let limits = headroom::of(&self.book, &asks);
-        let (remaining_amount, remaining_count) = headroom::least(&limits);
+        let (limits, least) = headroom::of(&self.book, &asks).map_err(rate_refusal)?;
         let answer = LimitsAnswer {
             card: card_id,
             operation,
             currency: HEADROOM_CURRENCY,
-            remaining_amount,
-            remaining_count,
+            remaining_amount: least.amount,
+            remaining_count: least.count,
+            grows_at: least.grows_at_ms.map(rfc3339),
             limits,
         };
         serde_json::to_vec(&answer).map_err(|_| internal().into())
@@ -400,61 +468,86 @@ impl Core {
     ) -> Result<Decision, Stop> {
         let now_ms = call.now_ms;
         let parties = match self.parties(claims, request) {
-            Err(Stop::Refused { refusal, .. })
-                if !call.fresh.parties && RESTS_ON_PARTIES.contains(&refusal.slug) =>
+            Err(Stop::Refused(refused))
+                if !call.fresh.parties && RESTS_ON_PARTIES.contains(&refused.refusal.slug) =>
             {
                 return Err(Stop::Missing(parties_of(claims, request)));
             }
             found => found?,
         };
-        let source_scheme = parties.source.as_ref().map_or("", |card| &card.scheme);
-        let routing = Arc::clone(&self.routing);
-        let legs = routing
-            .legs(
-                request.operation,
-                source_scheme,
-                &parties.destination_scheme,
-                &request.currency,
-            )
-            .map_err(|reason| match reason {
-                NoRoute::Operation => Refusal::decision(
-                    "unsupported-operation",
-                    "No route carries this operation between these schemes.",
-                ),
-                NoRoute::Currency => Refusal::decision(
-                    "currency-not-supported",
-                    "This route does not carry this currency.",
-                ),
-            })?;
+        let source = parties.source.as_deref();
         let merchant = parties.merchant.as_ref();
         let facts = Facts {
             operation: request.operation,
-            source_scheme,
+            source_scheme: source.map_or("", |card| &card.scheme),
             destination_scheme: &parties.destination_scheme,
-            tier: &claims.tier,
-            channel: &claims.channel,
             merchant: merchant.map_or("", |(id, _)| id),
             mcc: merchant.map_or("", |(_, merchant)| &merchant.mcc),
             country: merchant.map_or("", |(_, merchant)| &merchant.country),
             currency: &request.currency,
+            source_card: source.map_or("", |card| &card.lookup),
+            destination_card: parties.destination_lookup.as_deref().unwrap_or(""),
+            issuer_bin: source.map_or("", issuer_bin),
+            ..facts_of(claims)
+        };
+        let mut context = Context {
+            generation: self.generation,
             at_ms: now_ms,
+            priced: None,
+            revocation_seq: self.revocations.applied_seq(),
+            session: &claims.sid,
+            plan: "",
+            plan_version: 0,
+            is_stepped_up: call.is_stepped_up,
         };
-        let rules = Arc::clone(&self.rules);
-        let commission = match &request.quote_id {
+        let refused = |refusal: Refusal| {
+            let prefix = Prefix::new(&context, &facts, request.amount);
+            Stop::Refused(Box::new(Refused {
+                decided: Some(Decided {
+                    owner: claims.sub.clone(),
+                    merchant: merchant.map(|(id, _)| id.clone()),
+                    record: prefix.refused(refusal.slug),
+                }),
+                refusal,
+                idempotency: None,
+            }))
+        };
+        let legs = self
+            .routing
+            .legs(
+                facts.operation,
+                facts.source_scheme,
+                facts.destination_scheme,
+                facts.currency,
+            )
+            .map_err(|reason| refused(no_route(reason)))?;
+        let priced = match &request.quote_id {
             Some(id) => quote::open(&self.settings.quote_key, id, &claims.sub, request, now_ms)?,
-            None => commission_of(&rules, &facts, request.amount)?,
+            None => Priced {
+                commission: commission_of(&self.rules, &facts, request.amount, now_ms)
+                    .map_err(refused)?,
+                generation: self.generation,
+                at_ms: now_ms,
+            },
         };
-        let asks = asks_of(&rules, &facts, claims, &parties, request.amount);
-        let scheme = if source_scheme.is_empty() {
-            &parties.destination_scheme
-        } else {
-            source_scheme
+        let asks = asks_of(&self.rules, &facts, request.amount, now_ms)
+            .map_err(|error| refused(rate_refusal(error)))?;
+        let scheme = match facts.source_scheme {
+            "" => facts.destination_scheme,
+            scheme => scheme,
         };
+        context.plan = &priced.commission.plan;
+        context.plan_version = priced.commission.version;
+        if request.quote_id.is_some() {
+            context.priced = Some((priced.generation, priced.at_ms));
+        }
+        let prefix = Prefix::new(&context, &facts, request.amount);
         Ok(Decision {
             scheme: scheme.to_owned(),
-            source_version: parties.source.as_ref().map(|card| card.version),
+            source_version: source.map(|card| card.version),
             merchant: merchant.map(|(id, _)| id.clone()),
-            commission,
+            prefix,
+            priced,
             legs: legs.to_vec(),
             asks,
         })
@@ -575,13 +668,16 @@ impl Core {
         Err(missing_subjects(counted(asks)))
     }
 
-    /// Evaluates a batch of admissions again, for the write that makes them durable.
-    pub fn stage(&mut self, batch: &[&Admission]) -> Result<Staged, LimitsError> {
-        let asks: Vec<&[Ask]> = batch
+    /// Judges a batch of admissions again, for the write that makes them durable.
+    pub fn stage(&mut self, batch: &[&Admission]) -> Staged {
+        let members: Vec<Member<'_>> = batch
             .iter()
-            .map(|admission| admission.asks.as_slice())
+            .map(|admission| Member {
+                asks: &admission.asks,
+                is_stepped_up: admission.is_stepped_up,
+            })
             .collect();
-        self.book.stage(&asks)
+        self.book.stage(&members)
     }
 
     /// Forgets an admission that will not be committed.
@@ -600,7 +696,24 @@ impl Core {
             .rules
             .plan_version(plan, version)
             .ok_or_else(plan_missing)?;
-        commission::compute(&plan, amount_minor).map_err(commission_refusal)
+        commission::compute(plan, amount_minor).map_err(commission_refusal)
+    }
+
+    /// What of a commission has been given back once `refunded` of `captured` has been refunded.
+    pub fn commission_returned(
+        &self,
+        plan: &str,
+        version: u32,
+        total: i64,
+        captured: i64,
+        refunded: i64,
+    ) -> Result<i64, Refusal> {
+        let plan = self
+            .rules
+            .plan_version(plan, version)
+            .ok_or_else(plan_missing)?;
+        commission::returned(plan.on_refund, total, captured, refunded)
+            .map_err(|error| commission_refusal(error.into()))
     }
 }
 
@@ -621,7 +734,7 @@ fn parties_of(claims: &Claims, request: &PaymentRequest) -> Missing {
 
 fn counted(asks: &[Ask]) -> impl Iterator<Item = &str> {
     asks.iter()
-        .filter_map(|ask| ask.taken.as_ref())
+        .filter_map(Ask::taken)
         .map(|taken| &*taken.subject)
 }
 
@@ -654,57 +767,70 @@ fn commission_refusal(error: CommissionError) -> Refusal {
     }
 }
 
-fn commission_of(rules: &Rules, facts: &Facts<'_>, amount: i64) -> Result<Commission, Refusal> {
-    let plan = rules.plan_for(facts).ok_or_else(plan_missing)?;
-    commission::compute(&plan, amount).map_err(commission_refusal)
+fn commission_of(
+    rules: &RuleSet,
+    facts: &Facts<'_>,
+    amount: i64,
+    at_ms: i64,
+) -> Result<Commission, Refusal> {
+    let plan = rules.plan_for(facts, at_ms).ok_or_else(plan_missing)?;
+    commission::compute(plan, amount).map_err(commission_refusal)
 }
 
-/// The matching policies on the payment's subjects; a payment that lacks a subject is not counted.
-fn asks_of(
-    rules: &Rules,
-    facts: &Facts<'_>,
-    claims: &Claims,
-    parties: &Parties,
-    amount: i64,
-) -> Vec<Ask> {
-    let subject = |kind: SubjectKind| -> Option<Arc<str>> {
-        let id = match kind {
-            SubjectKind::Card => parties.source.as_ref().map(|card| card.lookup.as_str()),
-            SubjectKind::DestinationCard => parties.destination_lookup.as_deref(),
-            SubjectKind::User => claims
-                .sub
-                .starts_with("usr_")
-                .then_some(claims.sub.as_str()),
-            SubjectKind::Merchant => parties.merchant.as_ref().map(|(id, _)| id.as_str()),
-            SubjectKind::Device => Some(claims.device.as_str()).filter(|id| !id.is_empty()),
-            SubjectKind::IssuerBin => parties
-                .source
-                .as_ref()
-                .and_then(|card| card.bin.get(..ISSUER_BIN_LENGTH)),
-            SubjectKind::Scheme => Some(facts.source_scheme).filter(|scheme| !scheme.is_empty()),
-            SubjectKind::Platform => Some("oqim"),
-        }?;
-        Some(Arc::from(format!("{}:{id}", kind.name())))
-    };
-    rules
-        .policies_for(facts)
-        .filter_map(|policy| {
-            let subject = subject(policy.subject)?;
-            Some(Ask::new(policy, subject, amount, facts.at_ms))
-        })
-        .collect()
+fn rate_refusal(error: RateError) -> Refusal {
+    match error {
+        RateError::Missing => Refusal::decision(
+            "exchange-rate-missing",
+            "A limit counts in another currency, and no rate of it is known for today.",
+        ),
+        RateError::Overflow => Refusal::decision(
+            "amount-out-of-range",
+            "The amount does not fit once it is converted.",
+        ),
+    }
+}
+
+fn no_route(reason: NoRoute) -> Refusal {
+    match reason {
+        NoRoute::Operation => Refusal::decision(
+            "unsupported-operation",
+            "No route carries this operation between these schemes.",
+        ),
+        NoRoute::Currency => Refusal::decision(
+            "currency-not-supported",
+            "This route does not carry this currency.",
+        ),
+    }
+}
+
+fn issuer_bin(card: &Card) -> &str {
+    card.bin.get(..ISSUER_BIN_LENGTH).unwrap_or("")
+}
+
+/// What rules may ask of the one who pays.
+fn facts_of(claims: &Claims) -> Facts<'_> {
+    let is_user = claims.sub.starts_with("usr_");
+    Facts {
+        tier: &claims.tier,
+        channel: &claims.channel,
+        user: if is_user { &claims.sub } else { "" },
+        device: &claims.device,
+        ..Facts::default()
+    }
 }
 
 /// The refusal of the first breach in precedence, listing all.
-pub fn refusal_of_breaches(breaches: &[Breach]) -> Refusal {
-    let detail = breaches.first().map_or_else(String::new, Breach::detail);
-    let errors = breaches
-        .iter()
-        .map(|breach| FieldError {
+fn refusal_of_breaches(judgement: &Judgement) -> Refusal {
+    let details = judgement.breaches.iter().map(|(_, breach)| breach.detail());
+    let errors: Vec<FieldError> = details
+        .map(|detail| FieldError {
             pointer: "/amount".to_owned(),
-            detail: breach.detail(),
+            detail,
         })
         .collect();
+    let detail = errors
+        .first()
+        .map_or_else(String::new, |error| error.detail.clone());
     Refusal {
         errors,
         ..Refusal::decision("limit-exceeded", detail)
@@ -716,10 +842,6 @@ fn internal() -> Refusal {
         "internal-error",
         "The gateway has a fault; nothing was done.",
     )
-}
-
-fn fault(error: &LimitsError) -> Refusal {
-    Refusal::new("internal-error", format!("{error}; nothing was done."))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -745,5 +867,6 @@ struct LimitsAnswer<'a> {
     currency: &'a str,
     remaining_amount: Option<i64>,
     remaining_count: Option<u32>,
+    grows_at: Option<String>,
     limits: Vec<Headroom>,
 }

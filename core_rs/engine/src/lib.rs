@@ -8,8 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod book;
 pub mod cache;
 pub mod commission;
+pub mod decide;
+pub mod explain;
 pub mod frame;
 pub mod headroom;
 pub mod iso8583;
@@ -18,9 +21,14 @@ pub mod limits;
 pub mod money;
 pub mod problem;
 pub mod quote;
+pub mod rates;
+pub mod reading;
+pub mod record;
 pub mod request;
 pub mod revocation;
 pub mod routing;
 pub mod rules;
+pub mod simulate;
+pub mod state;
 pub mod token;
 pub mod window;

@@ -32,6 +32,15 @@ pub enum Rounding {
     Down,
 }
 
+impl Rounding {
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("half_up", Self::HalfUp),
+        ("half_even", Self::HalfEven),
+        ("up", Self::Up),
+        ("down", Self::Down),
+    ];
+}
+
 /// A non-negative exact value, `numerator / denominator` minor units, in lowest terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exact {
@@ -52,11 +61,16 @@ impl Exact {
         let product = i128::from(amount_minor)
             .checked_mul(i128::from(percent_millionths))
             .ok_or(MoneyError::Overflow)?;
-        Ok(Self {
-            numerator: product,
+        Ok(Self::of_percents(product))
+    }
+
+    /// A sum of amounts times millionths of a percent.
+    pub fn of_percents(sum: i128) -> Self {
+        Self {
+            numerator: sum,
             denominator: i128::from(PERCENT_HUNDRED),
         }
-        .reduced())
+        .reduced()
     }
 
     fn reduced(self) -> Self {
@@ -94,7 +108,7 @@ impl std::fmt::Display for Exact {
     }
 }
 
-fn greatest_common_divisor(mut left: i128, mut right: i128) -> i128 {
+pub fn greatest_common_divisor(mut left: i128, mut right: i128) -> i128 {
     while right != 0 {
         (left, right) = (right, left % right);
     }

@@ -87,6 +87,25 @@ pub const KINDS: &[Kind] = &[
         false,
         "A header is larger than 8 KiB",
     ),
+    // Rules, changed by two people.
+    kind(
+        "four-eyes-required",
+        403,
+        false,
+        "Another operator must approve this",
+    ),
+    kind(
+        "proposal-outdated",
+        409,
+        false,
+        "The rules have moved since this was proposed",
+    ),
+    kind(
+        "simulation-running",
+        409,
+        true,
+        "Another simulation is running",
+    ),
     // Who asks.
     kind("unauthenticated", 401, false, "An access token is needed"),
     kind("invalid-token", 401, false, "The access token is not valid"),
@@ -313,6 +332,12 @@ pub const KINDS: &[Kind] = &[
     ),
     kind("limit-exceeded", 422, false, "A limit would be exceeded"),
     kind(
+        "exchange-rate-missing",
+        503,
+        true,
+        "The exchange rate that a limit needs is not known",
+    ),
+    kind(
         "invalid-state",
         409,
         false,
@@ -449,7 +474,9 @@ impl Refusal {
     }
 
     /// The `application/problem+json` body.
-    pub fn body(&self, request_id: &str) -> Vec<u8> {
+    ///
+    /// `decision_id` names the stored decision, when the refusal is one.
+    pub fn body(&self, request_id: &str, decision_id: Option<&str>) -> Vec<u8> {
         let kind = kind_of(self.slug);
         let body = Body {
             r#type: format!("/problems/{}", kind.slug),
@@ -459,6 +486,7 @@ impl Refusal {
             code: kind.slug,
             request_id,
             retryable: kind.retryable,
+            decision_id,
             errors: &self.errors,
         };
         serde_json::to_vec(&body).unwrap_or_default()
@@ -474,6 +502,8 @@ struct Body<'a> {
     code: &'a str,
     request_id: &'a str,
     retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<&'a str>,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
 }
@@ -497,7 +527,7 @@ mod tests {
     #[test]
     fn a_body_names_its_kind_and_the_request() {
         let refusal = Refusal::at("invalid-amount", "/amount", "must be at least 1");
-        let body: serde_json::Value = serde_json::from_slice(&refusal.body("req_1")).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body("req_1", None)).unwrap();
         assert_eq!("/problems/invalid-amount", body["type"]);
         assert_eq!(422, body["status"]);
         assert_eq!("req_1", body["request_id"]);

@@ -17,9 +17,20 @@ use crate::request::{Destination, PaymentRequest};
 struct Payload {
     expires_at_ms: i64,
     bound_to: String,
+    generation: u64,
+    priced_at_ms: i64,
     total_debit: i64,
     total_credit: i64,
+    split: Vec<(String, i64)>,
     commission: Commission,
+}
+
+/// A commission, and by which set of rules and at which moment it was computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Priced {
+    pub commission: Commission,
+    pub generation: u64,
+    pub at_ms: i64,
 }
 
 /// What a quote is for: who pays what to whom.
@@ -53,15 +64,19 @@ pub fn issue(
     key: &[u8],
     sub: &str,
     request: &PaymentRequest,
-    commission: &Commission,
+    priced: &Priced,
     expires_at_ms: i64,
 ) -> String {
+    let commission = priced.commission.clone();
     let payload = serde_json::to_vec(&Payload {
         expires_at_ms,
         bound_to: binding(sub, request),
+        generation: priced.generation,
+        priced_at_ms: priced.at_ms,
         total_debit: commission.total_debit,
         total_credit: commission.total_credit,
-        commission: commission.clone(),
+        split: commission.split.clone(),
+        commission,
     })
     .unwrap_or_default();
     let tag = seal(key, &payload).finalize().into_bytes();
@@ -79,7 +94,7 @@ pub fn open(
     sub: &str,
     request: &PaymentRequest,
     now_ms: i64,
-) -> Result<Commission, Refusal> {
+) -> Result<Priced, Refusal> {
     let invalid = || {
         Refusal::decision(
             "quote-invalid",
@@ -102,10 +117,15 @@ pub fn open(
     if payload.expires_at_ms <= now_ms {
         return Err(Refusal::decision("quote-expired", "Ask for a new quote."));
     }
-    Ok(Commission {
-        total_debit: payload.total_debit,
-        total_credit: payload.total_credit,
-        ..payload.commission
+    Ok(Priced {
+        commission: Commission {
+            total_debit: payload.total_debit,
+            total_credit: payload.total_credit,
+            split: payload.split,
+            ..payload.commission
+        },
+        generation: payload.generation,
+        at_ms: payload.priced_at_ms,
     })
 }
 
@@ -136,12 +156,18 @@ mod tests {
             plan: "p".into(),
             version: 1,
             lines: Vec::new(),
+            split: vec![("bank".into(), 5)],
             total_debit: 105,
             total_credit: 100,
         };
-        let quote = issue(b"key", "usr_1", &request(100), &commission, 1_000);
+        let priced = Priced {
+            commission,
+            generation: 7,
+            at_ms: 3,
+        };
+        let quote = issue(b"key", "usr_1", &request(100), &priced, 1_000);
         assert_eq!(
-            Ok(commission),
+            Ok(priced),
             open(b"key", &quote, "usr_1", &request(100), 999)
         );
         let slug = |key: &[u8], quote: &str, sub, amount, now| {

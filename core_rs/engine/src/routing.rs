@@ -3,8 +3,15 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use thiserror::Error;
 
-use crate::rules::RulesError;
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RoutingError {
+    #[error("{0}")]
+    Form(String),
+    #[error("{rule}: {reason}")]
+    Rule { rule: String, reason: &'static str },
+}
 
 /// Longest prefix first. Prefixes are 1 to 8 digits.
 #[derive(Debug, Default)]
@@ -24,14 +31,14 @@ struct BinForm {
 }
 
 impl BinTable {
-    fn read(rows: Vec<BinForm>) -> Result<Self, RulesError> {
+    fn read(rows: Vec<BinForm>) -> Result<Self, RoutingError> {
         let mut table = Self::default();
         for row in rows {
             let is_prefix = (1..=8).contains(&row.prefix.len())
                 && row.prefix.bytes().all(|byte| byte.is_ascii_digit());
             if !is_prefix || table.schemes.contains_key(&row.prefix) {
                 let reason = "a BIN prefix is 1 to 8 digits and appears once";
-                return Err(RulesError::Rule {
+                return Err(RoutingError::Rule {
                     rule: row.prefix,
                     reason,
                 });
@@ -92,9 +99,9 @@ pub enum NoRoute {
 impl RoutingTable {
     /// Reads `{"bins": [{prefix, scheme}], "routes": [{operation, source_scheme,
     /// destination_scheme, currencies, legs: [{connector, kind}]}]}`.
-    pub fn read(text: &[u8]) -> Result<Self, RulesError> {
+    pub fn read(text: &[u8]) -> Result<Self, RoutingError> {
         let form: TableForm =
-            serde_json::from_slice(text).map_err(|error| RulesError::Form(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| RoutingError::Form(error.to_string()))?;
         let mut routes = HashMap::new();
         for route in form.routes {
             let key = (
@@ -105,7 +112,7 @@ impl RoutingTable {
             if route.legs.is_empty() || routes.contains_key(&key) {
                 let rule = format!("{} {} {}", key.0, key.1, key.2);
                 let reason = "a route has at least one leg and appears once";
-                return Err(RulesError::Rule { rule, reason });
+                return Err(RoutingError::Rule { rule, reason });
             }
             routes.insert(key, route);
         }

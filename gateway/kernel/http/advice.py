@@ -90,7 +90,14 @@ ADVICE: dict[str, str] = {
     "commission-exceeds-amount": "Send a larger amount: the receiver would get nothing of "
     "this one.",
     "limit-exceeded": "`errors` names each limit that would be passed. Offer a smaller "
-    "amount, or the time at which the limit resets (`GET /v1/limits`).",
+    "amount, or the time at which the limit resets (`GET /v1/limits`); what would have passed is "
+    "told by `GET /v1/payments/{decision_id}/trace`.",
+    "exchange-rate-missing": "Try again later: a limit counts in another currency, and the central "
+    "bank's rate of it has not been stored. Operators: `oqim rates import`.",
+    "amount-out-of-range": "Send a smaller amount.",
+    "four-eyes-required": "Ask another operator to approve the proposal.",
+    "proposal-outdated": "Propose again: the rules have moved since this was proposed.",
+    "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",
     "invalid-state": "Read the payment: it has moved on, and its state does not permit this "
     "any more.",
     "capture-exceeds-authorized": "Capture at most `amount_capturable`.",

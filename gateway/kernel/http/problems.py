@@ -90,19 +90,25 @@ def headers_of(kind: Kind) -> tuple[tuple[str, str], ...]:
     return ()
 
 
-def response_of(refusal: Refusal, request_id: str) -> Response:
-    """Return the answer of a refusal whose bytes the core made."""
+def response_of(refused: "RefusedByCore", request_id: str) -> Response:
+    """Return the answer of a refusal whose bytes the core makes."""
+    refusal = refused.refusal
     return Response(
         refusal.status,
-        refusal.body(request_id),
+        refusal.body(request_id, refused.decision_id),
         headers_of(KINDS[refusal.slug]),
         content_type=PROBLEM_JSON,
     )
 
 
 class RefusedByCore(Exception):
-    """Carries a core's refusal to the server, which answers its bytes."""
+    """Carries a core's refusal to the server, which answers its bytes.
 
-    def __init__(self, refusal: Refusal) -> None:
+    Args:
+        decision_id: names the stored decision, when one is kept.
+    """
+
+    def __init__(self, refusal: Refusal, decision_id: str | None = None) -> None:
         super().__init__(refusal.slug)
         self.refusal = refusal
+        self.decision_id = decision_id

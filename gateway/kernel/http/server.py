@@ -92,7 +92,7 @@ class HttpFront:
         except Problem as problem:
             response = problem.response(request_id)
         except RefusedByCore as refused:
-            response = response_of(refused.refusal, request_id)
+            response = response_of(refused, request_id)
         except web.HTTPRequestEntityTooLarge:
             response = self._too_large().response(request_id)
         except _AWAY as error:

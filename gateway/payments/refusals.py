@@ -1,0 +1,103 @@
+"""Decisions that made no payment, kept so that they can be explained and replayed.
+
+A refusal is kept before it is told, a batch a commit; when it cannot be kept it is told all the
+same, without an id: refusing is always safe.
+"""
+
+from dataclasses import dataclass
+
+import asyncpg
+import structlog
+
+from gateway.core import Refusal
+from gateway.kernel.clock import Clock
+from gateway.kernel.db.batch import Entry, GroupCommit, QueueFull
+from gateway.kernel.db.pool import CONNECTION_LOST
+from gateway.kernel.http.problems import RefusedByCore
+from gateway.kernel.ids import new_id
+
+log = structlog.get_logger("payments")
+
+_BATCH_SIZE_MAX = 256
+_QUEUE_SIZE_MAX = 8192
+
+INSERT_REFUSALS = """
+INSERT INTO refusals (id, created_at, owner, merchant_id, code, record)
+SELECT id, to_timestamp(at_ms / 1000.0), owner, merchant_id, code, record
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+     AS t (id, at_ms, owner, merchant_id, code, record)
+"""
+GET_REFUSAL = """
+SELECT id, owner, merchant_id, code, record FROM refusals WHERE id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRefusal:
+    """A refusal as it is stored. `record` is the decision, in the core's layout."""
+
+    id: str
+    at_ms: int
+    owner: str
+    merchant_id: str | None
+    code: str
+    record: bytes
+
+
+class Refusals:
+    """Keeps refusals."""
+
+    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._lane: GroupCommit[StoredRefusal, None] = GroupCommit(
+            self._flush, _BATCH_SIZE_MAX, _QUEUE_SIZE_MAX
+        )
+
+    async def refused(self, refusal: Refusal) -> RefusedByCore:
+        """Keep a refusal that is a decision, and return what carries it to the caller."""
+        decision = refusal.decision
+        if decision is None:
+            return RefusedByCore(refusal)
+        owner, merchant_id, record = decision
+        at_ms = self._clock()
+        kept = StoredRefusal(new_id("dec_", at_ms), at_ms, owner, merchant_id, refusal.slug, record)
+        try:
+            await self._lane.submit(kept)
+        except (QueueFull, asyncpg.PostgresError, *CONNECTION_LOST) as error:
+            log.warning("a refusal could not be kept", reason=type(error).__name__)
+            return RefusedByCore(refusal)
+        return RefusedByCore(refusal, kept.id)
+
+    async def visible(self, decision_id: str, who: str | None) -> bytes | None:
+        """Return the stored decision of a refusal, or None.
+
+        Args:
+            who: whose it is, or the merchant it was with; None sees all.
+        """
+        row = await self._pool.fetchrow(GET_REFUSAL, decision_id)
+        if row is None or (who is not None and who not in (row["owner"], row["merchant_id"])):
+            return None
+        record: bytes = row["record"]
+        return record
+
+    async def close(self) -> None:
+        """Wait until everything submitted is kept."""
+        await self._lane.drain()
+
+    async def _flush(
+        self, batch: list[Entry[StoredRefusal, None]]
+    ) -> list[Entry[StoredRefusal, None]]:
+        kept = [entry.item for entry in batch]
+        await self._pool.execute(
+            INSERT_REFUSALS,
+            [one.id for one in kept],
+            [one.at_ms for one in kept],
+            [one.owner for one in kept],
+            [one.merchant_id for one in kept],
+            [one.code for one in kept],
+            [one.record for one in kept],
+        )
+        for entry in batch:
+            entry.resolve(None)
+        return []

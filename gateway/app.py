@@ -20,7 +20,7 @@ from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
 from gateway.cards.vault import Vault
-from gateway.core import Core, RuleSet, check_version, read_rules
+from gateway.core import Core, RuleSet, check_version
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
@@ -33,6 +33,7 @@ from gateway.identity.service import IdentityService
 from gateway.identity.sessions import Sessions
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
+from gateway.kernel import audit
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.cursors import Cursors
@@ -57,7 +58,14 @@ from gateway.payments.routes import routes as payment_routes
 from gateway.payments.service import Payments
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
-from gateway.settings import Settings, SettingsError
+from gateway.rules.feed import Everywhere, RulesFeed, load_newest
+from gateway.rules.routes import routes as rule_routes
+from gateway.rules.seeds import ensure_first
+from gateway.rules.service import Rules
+from gateway.rules.simulations import Simulations
+from gateway.rules.views import Rulebook
+from gateway.rules.what_if import WhatIfs
+from gateway.settings import Settings
 
 log = structlog.get_logger("app")
 
@@ -78,6 +86,7 @@ class Ground:
     pool: asyncpg.Pool
     redis: redis.asyncio.Redis
     core: Core
+    rules: RulesFeed
     vault: Vault
     directory: Directory
     cursors: Cursors
@@ -127,10 +136,11 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         socket_connect_timeout=settings.redis.timeout_s,
     )
     stack.push_async_callback(client.aclose)
-    rules = read_rules(settings.rules)
-    if not isinstance(rules, RuleSet):
-        raise SettingsError("; ".join(f"{pointer}: {detail}" for pointer, detail in rules))
-    core = make_core(settings, keys, rules, 1)
+    await ensure_first(pool, settings.rules, system_clock)
+    first = await load_newest(pool)
+    core = make_core(settings, keys, first.rules, first.seq)
+    rules = RulesFeed(pool=pool, core=core, clock=system_clock, first=first)
+    stack.push_async_callback(rules.close)
     vault = Vault(keys.vault)
     return Ground(
         settings=settings,
@@ -140,6 +150,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         pool=pool,
         redis=client,
         core=core,
+        rules=rules,
         vault=vault,
         directory=Directory(pool, core, vault, size_max=settings.core.card_cache_size_max),
         cursors=Cursors(keys.cursor),
@@ -157,6 +168,7 @@ class IdentityRoom:
     users: Users
     codes: Codes
     messenger: RedisMessenger
+    feed: RevocationFeed
     routes: list[Route]
 
 
@@ -169,7 +181,8 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     codes = Codes(key=ground.keys.codes, length=settings.code_length)
     messenger = RedisMessenger(redis=ground.redis, clock=clock)
     revocations = RevocationLog(clock=clock)
-    feed = RevocationFeed(pool=pool, core=ground.core, clock=clock)
+    # Nothing is decided by rules, as by revocations, that were last read too long ago.
+    feed = RevocationFeed(pool=pool, core=ground.core, clock=clock, also_read=(ground.rules.read,))
     sessions = Sessions(
         pool=pool,
         vault=ground.vault,
@@ -198,7 +211,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     await service.start()
     stack.push_async_callback(service.close)
     routes = identity_routes(identity=service, cursors=ground.cursors)
-    return IdentityRoom(service, tokens, sessions, clients, users, codes, messenger, routes)
+    return IdentityRoom(service, tokens, sessions, clients, users, codes, messenger, feed, routes)
 
 
 async def ignore_advice(name: str, event: CallbackEvent) -> None:
@@ -221,9 +234,15 @@ async def open_connectors(
     return connectors
 
 
-async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
+async def _register(ground: Ground) -> int:
+    """Make this process a worker, known to all; from now on it decides by the newest rules."""
+    worker: int = await ground.pool.fetchval(payment_store.REGISTER_WORKER)
+    await ground.rules.work_as(worker)
+    return worker
+
+
+async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> PaymentRoom:
     settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
-    worker: int = await pool.fetchval(payment_store.REGISTER_WORKER)
 
     async def on_advice(name: str, event: CallbackEvent) -> None:
         await callbacks.advise(name, event)
@@ -287,6 +306,34 @@ async def _open_payments(ground: Ground, stack: AsyncExitStack) -> PaymentRoom:
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
 
 
+def _open_rules(
+    ground: Ground, identity: IdentityRoom, worker: int, stack: AsyncExitStack
+) -> list[Route]:
+    """Build what changes rules, and start replaying what is to be replayed."""
+    pool, clock, settings = ground.pool, ground.clock, ground.settings
+    views = Rulebook(pool=pool, clock=clock)
+    simulations = Simulations(pool=pool, clock=clock)
+    rules = Rules(
+        pool=pool,
+        clock=clock,
+        views=views,
+        simulations=simulations,
+        everywhere=Everywhere(
+            pool=pool,
+            lease_s=settings.recovery.worker_lease_s,
+            feed_age_s_max=settings.core.feed_age_s_max,
+        ),
+        catch_up=identity.feed.catch_up,
+    )
+    what_ifs = WhatIfs(pool=pool, clock=clock, simulations=simulations)
+    simulations.start(worker)
+    stack.push_async_callback(simulations.close)
+    return [
+        *rule_routes(rules=rules, views=views, what_ifs=what_ifs, cursors=ground.cursors),
+        *audit.routes(pool=pool, cursors=ground.cursors),
+    ]
+
+
 def _card_routes(ground: Ground, identity: IdentityRoom, payments: PaymentRoom) -> list[Route]:
     cards = CardService(
         pool=ground.pool,
@@ -347,8 +394,14 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     async with AsyncExitStack() as stack:
         ground = await open_ground(settings, keys, stack)
         identity = await open_identity(ground, stack)
-        payments = await _open_payments(ground, stack)
-        routes = [*identity.routes, *_card_routes(ground, identity, payments), *payments.routes]
+        worker = await _register(ground)
+        payments = await _open_payments(ground, worker, stack)
+        routes = [
+            *identity.routes,
+            *_card_routes(ground, identity, payments),
+            *payments.routes,
+            *_open_rules(ground, identity, worker, stack),
+        ]
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))
         routes += system_routes(

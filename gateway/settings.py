@@ -109,7 +109,7 @@ class Settings(_File, frozen=True):
     Attributes:
         workers: gateway processes on one port, 1 to 64.
         data_dir: where the sandbox keeps its services, keys and logs.
-        rules: JSON of commission plans and limit policies, for the core.
+        rules: JSON of commission plans, limit policies and rates: the first of a new database.
         routing: JSON of BINs and routes, for the core.
         connector_settings: one mapping a connector.
         is_sandbox: whether `/sandbox/v1` is served.
@@ -138,7 +138,9 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
         file = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings.toml: {error}") from error
-    rules = _read(folder / "commissions.toml") | _read(folder / "limits.toml")
+    rules: dict[str, Any] = {}
+    for name in ("commissions", "limits", "rates"):
+        rules |= _read(folder / f"{name}.toml")
     routing = _read(folder / "bins.toml") | _read(folder / "routing.toml")
     return Settings(
         **{name: getattr(file, name) for name in _File.__struct_fields__},

@@ -6,6 +6,7 @@ nothing to its core, and once the last reading is too old the core lets no money
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import structlog
 from gateway.core import Core
 from gateway.identity.tokens import ACCESS_TOKEN_TTL_S_MAX
 from gateway.kernel.clock import Clock
+from gateway.kernel.errors import Unavailable
 
 log = structlog.get_logger("identity")
 
@@ -45,7 +47,7 @@ _PAGE_SIZE = 20_000
 # Clocks of hosts differ; an entry outlives the last token it refuses by this.
 _SKEW_S = 60
 
-_AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError)
+_AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError, Unavailable)
 
 
 class RevocationLog:
@@ -98,6 +100,8 @@ class RevocationFeed:
     """Keeps one worker's core up to date with the log.
 
     Args:
+        also_read: what else must have been read for the core to be fresh, each on the reading's
+            own connection; one that raises Unavailable has not been read.
         poll_s: seconds between two readings.
         read_timeout_s: a reading that takes longer has failed.
     """
@@ -108,12 +112,14 @@ class RevocationFeed:
         pool: asyncpg.Pool,
         core: Core,
         clock: Clock,
+        also_read: Sequence[Callable[[Any], Awaitable[None]]] = (),
         poll_s: float = POLL_S,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._pool = pool
         self._core = core
         self._clock = clock
+        self._also_read = also_read
         self._poll_s = poll_s
         self._read_timeout_s = read_timeout_s
         self._reading = asyncio.Lock()
@@ -144,6 +150,8 @@ class RevocationFeed:
             async with self._pool.acquire() as connection:
                 while await self._apply_page(connection, now_ms) == _PAGE_SIZE:
                     pass
+                for read in self._also_read:
+                    await read(connection)
             self._core.mark_fresh(now_ms)
         return self._core.applied_seq
 

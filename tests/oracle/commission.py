@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,7 @@ Plan = Mapping[str, Any]
 Facts = Mapping[str, str | None]
 """What is known of a payment, by the key that `match` calls it; an absent fact is None."""
 
+ALWAYS = datetime.min.replace(tzinfo=UTC)
 HALF = Fraction(1, 2)
 
 
@@ -66,9 +67,16 @@ def plan_for(plans: Iterable[Plan], facts: Facts, at: datetime) -> Plan | None:
 
 def is_in_force(rule: Mapping[str, Any], at: datetime) -> bool:
     """Return whether `[effective_from, effective_to)` contains a moment."""
-    until = rule.get("effective_to")
-    return datetime.fromisoformat(rule["effective_from"]) <= at and (
-        until is None or at < datetime.fromisoformat(until)
+    begin, end = span(rule)
+    return begin <= at and (end is None or at < end)
+
+
+def span(rule: Mapping[str, Any]) -> tuple[datetime, datetime | None]:
+    """Return from when a rule is in force, and until when; None for no end."""
+    begin, end = rule.get("effective_from"), rule.get("effective_to")
+    return (
+        ALWAYS if begin is None else datetime.fromisoformat(begin),
+        None if end is None else datetime.fromisoformat(end),
     )
 
 
@@ -82,11 +90,9 @@ def can_both_apply(one: Plan, other: Plan) -> bool:
     """Return whether some payment at some moment would be matched by both with equal priority."""
     if one["priority"] != other["priority"]:
         return False
-    for first, second in ((one, other), (other, one)):
-        until = first.get("effective_to")
-        from_ = datetime.fromisoformat(second["effective_from"])
-        if until is not None and datetime.fromisoformat(until) <= from_:
-            return False
+    (begin, end), (other_begin, other_end) = span(one), span(other)
+    if (end is not None and end <= other_begin) or (other_end is not None and other_end <= begin):
+        return False
     mine, others = one.get("match") or {}, other.get("match") or {}
     return all(
         not mine.get(key) or not others.get(key) or set(mine[key]) & set(others[key])

@@ -5,8 +5,6 @@ Nothing is decided after a line that cannot be read; time never goes back.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,33 +12,11 @@ from typing import Any
 
 from .commission import Commission, Plan, commission_on, plan_for, returned_by_refunds
 from .limits import Breach, Limits
+from .lines import FACTS, MalformedLine, read_line
 from .rates import NoRate
-from .windows import MILLISECOND, TASHKENT
-
-AMOUNT_MAX = 10**15
-FACTS = (
-    "operation",
-    "source_scheme",
-    "destination_scheme",
-    "source_card",
-    "destination_card",
-    "issuer_bin",
-    "user",
-    "merchant",
-    "mcc",
-    "country",
-    "tier",
-    "channel",
-    "device",
-)
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_CURRENCY = re.compile(r"[A-Z]{3}")
+from .windows import TASHKENT
 
 ADMITTED, CAPTURED, OVER = "admitted", "captured", "over"
-
-
-class MalformedLine(Exception):
-    """A line that cannot be read; it says why."""
 
 
 @dataclass(slots=True)
@@ -70,19 +46,12 @@ class History:
         self._now: datetime | None = None
 
     def feed(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Decide one line.
+        """Decide one line that was read.
 
         Raises:
-            MalformedLine: it cannot be read, goes back in time, or pays under an id used before.
+            MalformedLine: it goes back in time, or pays under an id used before.
         """
-        at = _moment(line.get("at"))
-        name, event = _text(line, "id"), _text(line, "event")
-        if event not in ("pay", "decline", "cancel", "capture", "refund"):
-            raise MalformedLine(f"no such event: {event}")
-        if event == "pay":
-            _check_payment(line)
-        elif event in ("capture", "refund"):
-            _integer(line)
+        at, name, event = line["at"], line["id"], line["event"]
         if self._now is not None and at < self._now:
             raise MalformedLine("time goes back")
         if event == "pay" and name in self._payments:
@@ -103,7 +72,7 @@ class History:
         }
 
     def _pay(self, name: str, line: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-        facts = {key: line.get(key) for key in (*FACTS, "currency")}
+        facts = {key: line.get(key) for key in ("operation", "currency", *FACTS)}
         amount = line["amount"]
         payment = self._payments[name] = _Payment(OVER, amount)
         plan = plan_for(self._plans, facts, at)
@@ -172,19 +141,18 @@ class History:
 
 
 def decide(rules: Mapping[str, Any], lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
-    """Decide a history of JSON lines, in order.
+    """Decide a history of JSON lines, in order; an empty one is passed over, but counted.
 
     Raises:
         MalformedLine: with the number of the line, from 1; what came before it was yielded.
     """
     history = History(rules)
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            read = json.loads(line)
-            if not isinstance(read, dict):
-                raise MalformedLine("not an object")
-            answer = history.feed(read)
-        except (ValueError, MalformedLine) as error:
+            answer = history.feed(read_line(line))
+        except MalformedLine as error:
             raise MalformedLine(f"line {number}: {error}") from None
         yield answer
 
@@ -225,36 +193,3 @@ def _shown(commission: Commission | None) -> dict[str, Any] | None:
         ],
         "split": dict(commission.split),
     }
-
-
-def _check_payment(line: Mapping[str, Any]) -> None:
-    _text(line, "operation")
-    if not _CURRENCY.fullmatch(_text(line, "currency")):
-        raise MalformedLine("currency is not three capital letters")
-    if not 1 <= _integer(line) <= AMOUNT_MAX:
-        raise MalformedLine("amount is out of range")
-    for key in FACTS:
-        if line.get(key) is not None:
-            _text(line, key)
-
-
-def _text(line: Mapping[str, Any], key: str) -> str:
-    value = line.get(key)
-    if not isinstance(value, str) or not value:
-        raise MalformedLine(f"{key} is not a text")
-    return value
-
-
-def _integer(line: Mapping[str, Any]) -> int:
-    amount = line.get("amount")
-    if not isinstance(amount, int) or isinstance(amount, bool):
-        raise MalformedLine("amount is not a whole number of minor units")
-    return amount
-
-
-def _moment(value: object) -> datetime:
-    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
-        raise MalformedLine("at is not a moment (RFC 3339)")
-    at = datetime.fromisoformat(value.upper())
-    # What is finer than a millisecond has no meaning here.
-    return at - at.microsecond % 1000 * (MILLISECOND / 1000)

@@ -341,7 +341,7 @@ def case(choose: Choices, size_max: int) -> Case:
         "rates": _rates(choose, begin),
     }
     story = _Story(
-        begin, [policy["window"] for policy in policies], _amounts(plans, policies, scale)
+        begin, [policy["window"] for policy in policies], amounts(plans, policies, scale)
     )
     made = Case(rules)
     for number in range(choose.between(1, size_max)):
@@ -349,7 +349,7 @@ def case(choose: Choices, size_max: int) -> Case:
     return made
 
 
-def _amounts(plans: list[Json], policies: list[Json], scale: int) -> list[int]:
+def amounts(plans: list[Json], policies: list[Json], scale: int) -> list[int]:
     """Return amounts at and beside what decides: caps, shares of them, edges of tiers."""
     edges = {1, 100, scale}
     for one in policies:

@@ -56,6 +56,7 @@ from gateway.payments.replays import Replays
 from gateway.payments.routes import PaymentRoutes
 from gateway.payments.routes import routes as payment_routes
 from gateway.payments.service import Payments
+from gateway.payments.step_up import StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
 from gateway.rules.feed import Everywhere, RulesFeed, load_newest
@@ -241,7 +242,9 @@ async def _register(ground: Ground) -> int:
     return worker
 
 
-async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> PaymentRoom:
+async def _open_payments(
+    ground: Ground, identity: IdentityRoom, worker: int, stack: AsyncExitStack
+) -> PaymentRoom:
     settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
 
     async def on_advice(name: str, event: CallbackEvent) -> None:
@@ -260,6 +263,15 @@ async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> 
     reads, replays, sequences = Reads(pool), Replays(journal), Sequences(pool)
     instructions = Instructions(core, ground.directory, ground.vault, ACCEPTOR)
     supply = Supply(pool, core, ground.directory)
+    step_ups = StepUps(
+        pool=pool,
+        clock=clock,
+        vault=ground.vault,
+        codes=identity.codes,
+        messenger=identity.messenger,
+        phone_of=identity.users.phone_of,
+        replays=replays,
+    )
     refusals = Refusals(pool, clock)
     payments = Payments(
         core=core,
@@ -271,6 +283,7 @@ async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> 
         instructions=instructions,
         connectors=connectors,
         refusals=refusals,
+        step_ups=step_ups,
         sequences=sequences,
         metrics=ground.metrics,
     )
@@ -287,7 +300,9 @@ async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> 
         worker=worker,
     )
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
-    recovery = Recovery(pool, payments, actions, ground.metrics, settings.recovery, worker=worker)
+    recovery = Recovery(
+        pool, payments, actions, step_ups, ground.metrics, settings.recovery, worker=worker
+    )
     handlers = PaymentRoutes(
         core=core,
         supply=supply,
@@ -295,6 +310,7 @@ async def _open_payments(ground: Ground, worker: int, stack: AsyncExitStack) -> 
         actions=actions,
         callbacks=callbacks,
         reads=reads,
+        refusals=refusals,
         cursors=ground.cursors,
     )
     stack.push_async_callback(refusals.close)
@@ -395,7 +411,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         ground = await open_ground(settings, keys, stack)
         identity = await open_identity(ground, stack)
         worker = await _register(ground)
-        payments = await _open_payments(ground, worker, stack)
+        payments = await _open_payments(ground, identity, worker, stack)
         routes = [
             *identity.routes,
             *_card_routes(ground, identity, payments),

@@ -21,6 +21,9 @@ app = cyclopts.App(
     version_flags=["--version"],
 )
 
+audit = cyclopts.App(name="audit", help="Check what is stored against what it should be.")
+app.command(audit)
+
 
 def _fail(error: Exception) -> "SystemExit":
     print(f"oqim: {error}", file=sys.stderr)
@@ -90,6 +93,45 @@ def migrate(
     change = migrations.roll_back if rollback else migrations.apply
     count = change(settings.database.url, print)
     print(f"{count} migration(s) {'undone' if rollback else 'applied'}")
+
+
+@app.command
+def decide(
+    *, rules: Annotated[Path, cyclopts.Parameter(help="JSON of policies, plans and rates.")]
+) -> None:
+    """Decide a dated history by the rules alone: lines of JSON in, lines of JSON out.
+
+    `oqim decide --rules rules.json < history.jsonl > decisions.jsonl` needs no database and no
+    network; the same rules and history give the same bytes. A line is a payment
+    (`"event": "pay"`) or what became of it (`decline`, `cancel`, `capture`, `refund`). The first
+    line that cannot be read ends it, with its number on standard error and status 2.
+    """
+    from gateway import decide as history
+
+    try:
+        with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as lines:
+            history.decide(rules, lines, sys.stdout.buffer)
+    except history.DecideError as error:
+        raise _fail(error) from None
+
+
+@audit.command
+def commissions(
+    *,
+    rules: Annotated[
+        Path | None, cyclopts.Parameter(help="Take the plans from this file instead.")
+    ] = None,
+) -> None:
+    """Compute every stored commission line again, by a second implementation, and tell differences.
+
+    Reads the database of OQIM_DATABASE_URL. Status 0: all match; 1: some differ.
+    """
+    from gateway.audit import commissions as auditing
+
+    settings = _settings()
+    if not settings.database.url:
+        raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
+    raise SystemExit(auditing.audit_commissions(settings.database.url, rules_file=rules))
 
 
 @app.command

@@ -33,13 +33,18 @@ class VersionMoved(Exception):
 
 @dataclass(slots=True)
 class Intent:
-    """A payment about to be opened. `scope` and `fingerprint` are its idempotency key's."""
+    """A payment about to be opened. `scope` and `fingerprint` are its idempotency key's.
+
+    Args:
+        object_id: what the key stands for: the payment, or its confirmation.
+    """
 
     payment: Payment
     attempt: Attempt
     admission: Admission
     scope: bytes
     fingerprint: bytes
+    object_id: str
 
 
 @dataclass(slots=True)

@@ -5,13 +5,14 @@ Holds no IO and reads no clock. A terminal state is never left: what contradicts
 
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from connectors.spi import Outcome, Result
 from gateway.core import rfc3339
 
+REQUIRES_ACTION = "requires_action"
 PROCESSING = "processing"
 REQUIRES_CAPTURE = "requires_capture"
 SUCCEEDED = "succeeded"
@@ -20,7 +21,7 @@ CANCELED = "canceled"
 
 # What a payment may become. Refunds never change it.
 PAYMENT_TRANSITIONS: dict[str, frozenset[str]] = {
-    "requires_action": frozenset({PROCESSING, FAILED, CANCELED}),
+    REQUIRES_ACTION: frozenset({PROCESSING, FAILED, CANCELED}),
     PROCESSING: frozenset({PROCESSING, REQUIRES_CAPTURE, SUCCEEDED, FAILED, CANCELED}),
     REQUIRES_CAPTURE: frozenset({PROCESSING, SUCCEEDED, CANCELED}),
     SUCCEEDED: frozenset(),
@@ -217,6 +218,14 @@ class DeclineView(msgspec.Struct):
     advice: str
 
 
+class NextAction(msgspec.Struct):
+    """What a customer has to do: send the code that was sent to the phone to `confirm`."""
+
+    type: Literal["confirm_with_code"]
+    confirm: str
+    expires_at: str
+
+
 class PaymentView(msgspec.Struct):
     id: str
     status: str
@@ -237,7 +246,7 @@ class PaymentView(msgspec.Struct):
     purpose: str | None
     attempts: list[AttemptView]
     decline: DeclineView | None
-    next_action: None
+    next_action: NextAction | None
     created_at: str
     metadata: dict[str, str]
 
@@ -263,6 +272,17 @@ def decline_view(code: str | None) -> DeclineView | None:
         return None
     message, advice = _MESSAGES.get(code, _MESSAGE_OTHERWISE)
     return DeclineView(code, message, advice)
+
+
+def _next_action(payment: Payment) -> NextAction | None:
+    """Return what a customer has to do, while the payment waits for it."""
+    if payment.status != REQUIRES_ACTION:
+        return None
+    return NextAction(
+        type="confirm_with_code",
+        confirm=f"/v1/payments/{payment.id}/confirm",
+        expires_at=rfc3339(payment.details["confirm_by_ms"]),
+    )
 
 
 def payment_view(payment: Payment, attempts: list[Attempt]) -> PaymentView:
@@ -303,7 +323,7 @@ def payment_view(payment: Payment, attempts: list[Attempt]) -> PaymentView:
             for one in attempts
         ],
         decline=decline_view(payment.decline_code),
-        next_action=None,
+        next_action=_next_action(payment),
         created_at=rfc3339(payment.created_at_ms),
         metadata=payment.details.get("metadata", {}),
     )

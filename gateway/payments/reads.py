@@ -20,8 +20,12 @@ class Reads:
             raise LookupError(payment_id)
         return found
 
-    async def visible(self, payment_id: str, who: str) -> tuple[Payment, list[Attempt]] | None:
-        """Return a payment that `who` may see, or None."""
+    async def visible(
+        self, payment_id: str, who: str | None
+    ) -> tuple[Payment, list[Attempt]] | None:
+        """Return a payment that `who` may see, or None; where `who` is None, any."""
+        if who is None:
+            return await self._whole(store.GET_PAYMENT, payment_id)
         return await self._whole(store.GET_VISIBLE, payment_id, who)
 
     async def _whole(self, statement: str, *arguments: str) -> tuple[Payment, list[Attempt]] | None:

@@ -18,6 +18,7 @@ from gateway.payments import store
 from gateway.payments.actions import Actions
 from gateway.payments.model import Action, Attempt
 from gateway.payments.service import Payments
+from gateway.payments.step_up import StepUps
 from gateway.settings import Recovery as RecoverySettings
 
 log = structlog.get_logger("recovery")
@@ -33,6 +34,7 @@ class Recovery:
         pool: asyncpg.Pool,
         payments: Payments,
         actions: Actions,
+        step_ups: StepUps,
         metrics: Metrics,
         settings: RecoverySettings,
         *,
@@ -41,6 +43,7 @@ class Recovery:
         self._pool = pool
         self._payments = payments
         self._actions = actions
+        self._step_ups = step_ups
         self._metrics = metrics
         self._settings = settings
         self._worker = worker
@@ -74,6 +77,7 @@ class Recovery:
         await self._pool.execute(store.HEARTBEAT, self._worker)
 
     async def _look(self) -> None:
+        await self._step_ups.expire()
         free = self._settings.batch_size_max - len(self._running)
         if free <= 0:
             return

@@ -8,16 +8,19 @@ from gateway.core import Core, Refusal
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem, RefusedByCore
-from gateway.kernel.http.read import no_body, optional_body_as, query_as
+from gateway.kernel.http.read import body_as, no_body, optional_body_as, query_as
 from gateway.kernel.http.routes import Route
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
 from gateway.payments.model import PaymentView, RefundView, payment_json, payment_view, refund_view
 from gateway.payments.reads import Reads
+from gateway.payments.refusals import Refusals
 from gateway.payments.service import Payments
 from gateway.payments.supply import Supply
+from gateway.payments.trace import TraceView, View, trace
 
 _TAG = "payments"
+_OPERATOR_SCOPE = "admin:read"
 _LIST = "payments"
 _FIRST = "pay_~"
 _IDEMPOTENCY = (
@@ -90,6 +93,8 @@ class HeadroomView(msgspec.Struct):
     version: int
     subject: str
     window: str
+    currency: str
+    min_amount: int | None
     max_amount: int | None
     max_count: int | None
     used_amount: int
@@ -116,6 +121,7 @@ class LimitsView(msgspec.Struct):
     currency: str
     remaining_amount: int | None
     remaining_count: int | None
+    grows_at: str | None
     limits: list[HeadroomView]
 
 
@@ -126,6 +132,10 @@ class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
 class RefundBody(msgspec.Struct, forbid_unknown_fields=True):
     amount: AmountLeft | None = None
     reason: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+
+
+class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
 
 
 class PaymentPage(msgspec.Struct):
@@ -153,6 +163,10 @@ class Accepted(msgspec.Struct):
     received: bool
 
 
+class TraceQuery(msgspec.Struct, forbid_unknown_fields=True):
+    view: View | None = None
+
+
 class PaymentRoutes:
     """The handlers, thin over the services."""
 
@@ -165,6 +179,7 @@ class PaymentRoutes:
         actions: Actions,
         callbacks: Callbacks,
         reads: Reads,
+        refusals: Refusals,
         cursors: Cursors,
     ) -> None:
         self._core = core
@@ -173,6 +188,7 @@ class PaymentRoutes:
         self._actions = actions
         self._callbacks = callbacks
         self._reads = reads
+        self._refusals = refusals
         self._cursors = cursors
 
     async def quote(self, request: Request) -> Response:
@@ -195,6 +211,33 @@ class PaymentRoutes:
         if found is None:
             raise Problem("not-found", "There is no such payment.")
         return Response(200, payment_json(*found))
+
+    async def trace(self, request: Request) -> Response:
+        """Tell why; an operator may see every payment, in every view."""
+        query = query_as(request, TraceQuery)
+        who = request.who
+        is_operator = _OPERATOR_SCOPE in who.scope
+        view: View = "merchant" if who.sub.startswith("mer_") else "customer"
+        if is_operator:
+            view = query.view or "operator"
+        elif query.view not in (None, view):
+            raise Problem("insufficient-scope", "This view is for operators.")
+        sought = None if is_operator else who.sub
+        decision_id = request.params["id"]
+        if decision_id.startswith("dec_"):
+            record = await self._refusals.visible(decision_id, sought)
+            if record is not None:
+                return json_response(200, trace(decision_id, record, view))
+        found = await self._reads.visible(decision_id, sought)
+        if found is None:
+            raise Problem("not-found", "There is no such payment or refusal.")
+        payment, attempts = found
+        answer = trace(payment.id, payment.record, view, payment=payment, attempts=attempts)
+        return json_response(200, answer)
+
+    async def confirm(self, request: Request) -> Response:
+        body = body_as(request, ConfirmBody)
+        return await self._payments.confirm(request, body.code)
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, ListQuery)
@@ -327,6 +370,17 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             answers={200: PaymentView},
             problems=("not-found",),
         ),
+        Route(
+            method="GET",
+            path="/v1/payments/{id}/trace",
+            handler=handlers.trace,
+            summary="Why: the decisions on a payment, or on a refusal by its `decision_id`",
+            tag=_TAG,
+            scope="payments:read",
+            query=TraceQuery,
+            answers={200: TraceView},
+            problems=("not-found", "invalid-query"),
+        ),
         *_action_routes(handlers),
         Route(
             method="GET",
@@ -361,6 +415,25 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
 def _action_routes(handlers: PaymentRoutes) -> list[Route]:
     shared = ("not-found", "invalid-state", "processor-unavailable", "revocation-feed-stale")
     return [
+        Route(
+            method="POST",
+            path="/v1/payments/{id}/confirm",
+            handler=handlers.confirm,
+            summary="Confirm a payment in `requires_action` with the code that was sent",
+            tag=_TAG,
+            scope="payments:write",
+            body=ConfirmBody,
+            answers={201: PaymentView, 202: PaymentView},
+            problems=(
+                *_IDEMPOTENCY,
+                *shared,
+                "otp-invalid",
+                "otp-expired",
+                "quote-expired",
+                "limit-exceeded",
+            ),
+            is_idempotent=True,
+        ),
         Route(
             method="POST",
             path="/v1/payments/{id}/capture",

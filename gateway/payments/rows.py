@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.core import Staged
 from gateway.payments.entries import ActionFact, Fact, Intent
-from gateway.payments.model import Attempt
+from gateway.payments.model import Attempt, Payment
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,6 +32,7 @@ def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
                 "scope": intent.scope,
                 "fingerprint": intent.fingerprint,
                 "payment_id": intent.payment.id,
+                "object_id": intent.object_id,
                 "source_card_id": intent.payment.source_card_id,
                 "source_version": intent.admission.source_version,
                 "destination_card_id": intent.payment.destination_card_id,
@@ -42,6 +43,11 @@ def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
         *states(staged),
         worker,
     ]
+
+
+def waiting(payment: Payment) -> str:
+    """Return the first argument of `INSERT_WAITING`."""
+    return _json([payment])
 
 
 def facts(batch: list[Fact], staged: Staged | None, worker: int) -> list[Any]:

@@ -6,29 +6,45 @@ attempt (an inquiry, a reversal, a callback) joins it.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 
 from connectors.spi import Connector, Outcome, Result, SettleBy
-from gateway.core import Admission, Core, Refusal
+from gateway.core import Admission, Core, Refusal, idempotency
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.batch import QueueFull
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
-from gateway.kernel.http.problems import Problem
+from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
-from gateway.payments.entries import ALL, CardChanged, Fact, Intent, Opened, VersionMoved
+from gateway.payments.entries import (
+    ALL,
+    CardChanged,
+    Fact,
+    Intent,
+    Opened,
+    Replayed,
+    VersionMoved,
+)
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
-from gateway.payments.model import FAILED, PROCESSING, Attempt, Payment, payment_json
+from gateway.payments.model import (
+    FAILED,
+    PROCESSING,
+    REQUIRES_ACTION,
+    Attempt,
+    Payment,
+    payment_json,
+)
 from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays
+from gateway.payments.step_up import StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
 
@@ -70,6 +86,7 @@ class Payments:
         instructions: Instructions,
         connectors: Mapping[str, Connector],
         refusals: Refusals,
+        step_ups: StepUps,
         sequences: Sequences,
         metrics: Metrics,
     ) -> None:
@@ -82,6 +99,7 @@ class Payments:
         self._instructions = instructions
         self._connectors = connectors
         self._refusals = refusals
+        self._step_ups = step_ups
         self._sequences = sequences
         self._metrics = metrics
         self._carrying: set[asyncio.Task[Response]] = set()
@@ -92,26 +110,108 @@ class Payments:
             admission = await self._decide(request)
             if isinstance(admission, Response):
                 return admission
-            payment, attempt = await self._new_payment(admission)
-            scope, fingerprint = admission.idempotency
-            intent = Intent(payment, attempt, admission, scope, fingerprint)
-            try:
-                opened = await self._journal.open(intent)
-            except QueueFull:
-                self._core.release(admission)
-                raise Problem("overloaded", "Too many payments are waiting; try again.") from None
-            if isinstance(opened, Opened):
+            if admission.is_step_up:
+                return await self._step_ups.begin(request, admission, self._waiting(admission))
+            payment = self._new_payment(admission)
+            opened = await self._open(payment, admission, *admission.idempotency, payment.id)
+            if isinstance(opened, Attempt):
+                scope, _ = admission.idempotency
                 if request.deadline_ms is None:
-                    return await self._carry(payment, [attempt], scope)
-                return await self._within_deadline(request, payment, attempt, scope)
-            if isinstance(opened, Refusal):
-                raise await self._refusals.refused(opened)
+                    return await self._carry(payment, [opened], scope)
+                return await self._within_deadline(request, payment, opened, scope)
+            if isinstance(opened, Admission):
+                return await self._step_ups.begin(request, opened, self._waiting(opened))
             if not isinstance(opened, CardChanged):
-                return await self._replays.answer(scope, fingerprint)
-            for card_id in (payment.source_card_id, payment.destination_card_id):
-                if card_id is not None:
-                    self._core.forget_card(card_id)
+                return await self._replays.answer(*admission.idempotency)
+            self._forget_cards(payment)
         raise Problem("unavailable", "The card is being changed; try again.")
+
+    async def confirm(self, request: Request, code: str) -> Response:
+        """Decide a payment again that waited for a code, and carry it; once per key.
+
+        Raises:
+            Problem: not-found, invalid-state, otp-invalid, otp-expired, quote-expired, or the
+                key's own.
+        """
+        payment_id, owner = request.params["id"], request.who.sub
+        feed = self._core.check_feed(request.received_at_ms)
+        if feed is not None:
+            raise RefusedByCore(feed)
+        key = idempotency(
+            request.who, request.method, request.path, request.raw_headers, request.canonical
+        )
+        if isinstance(key, Refusal):
+            raise RefusedByCore(key)
+        replayed = await self._replays.find(*key)
+        if replayed is not None:
+            return replayed
+        confirmed = await self._step_ups.check(owner, payment_id, code)
+        again = replace(request, method="POST", path="/v1/payments", body=confirmed.body)
+        for _ in range(_DECISIONS_MAX):
+            admission = await self._decide_again(again)
+            payment = self._new_payment(admission, payment_id, confirmed.version + 1)
+            if (payment.total_debit, payment.total_credit) != (
+                confirmed.total_debit,
+                confirmed.total_credit,
+            ):
+                self._core.release(admission)
+                raise Problem("quote-expired", "The commission has changed; pay anew.")
+            opened = await self._open(payment, admission, *key, confirmed.confirmation_id)
+            if isinstance(opened, Attempt):
+                response = await self._carry(payment, [opened], key[0])
+                await self._step_ups.answered(confirmed.confirmation_id, response)
+                return response
+            if not isinstance(opened, CardChanged):
+                return await self._replays.answer(*key)
+            self._forget_cards(payment)
+        raise Problem("invalid-state", "The payment has been confirmed, or its card has changed.")
+
+    def _forget_cards(self, payment: Payment) -> None:
+        for card_id in (payment.source_card_id, payment.destination_card_id):
+            if card_id is not None:
+                self._core.forget_card(card_id)
+
+    async def _open(
+        self,
+        payment: Payment,
+        admission: Admission,
+        scope: bytes,
+        fingerprint: bytes,
+        object_id: str,
+    ) -> Attempt | Replayed | CardChanged | Admission:
+        """Make an intent durable with its first attempt; returns the attempt, or why not.
+
+        Raises:
+            RefusedByCore: what could be admitted no longer can.
+        """
+        sequence = await self._sequences.next()
+        attempt = outcomes.new_attempt(payment, 1, sequence, admission.at_ms)
+        intent = Intent(payment, attempt, admission, scope, fingerprint, object_id)
+        try:
+            opened = await self._journal.open(intent)
+        except QueueFull:
+            self._core.release(admission)
+            raise Problem("overloaded", "Too many payments are waiting; try again.") from None
+        if isinstance(opened, Refusal):
+            raise await self._refusals.refused(opened)
+        return attempt if isinstance(opened, Opened) else opened
+
+    async def _decide_again(self, request: Request) -> Admission:
+        """Ask the core about a payment whose stronger authentication was given."""
+        decision: Admission | Refusal = await self._supply.decided(
+            lambda fresh: self._core.admit(
+                request.method,
+                request.path,
+                request.raw_headers,
+                request.body,
+                request.received_at_ms,
+                fresh,
+                is_stepped_up=True,
+            ),
+        )
+        if isinstance(decision, Refusal):
+            raise await self._refusals.refused(decision)
+        return decision
 
     async def _decide(self, request: Request) -> Admission | Response:
         """Ask the core; an earlier answer under the same key comes before a refusal."""
@@ -135,10 +235,19 @@ class Payments:
         self._metrics.count("payments_refused", decision.slug)
         raise await self._refusals.refused(decision)
 
-    async def _new_payment(self, admission: Admission) -> tuple[Payment, Attempt]:
+    def _waiting(self, admission: Admission) -> Payment:
+        """Return a payment that waits for a stronger authentication."""
+        payment = self._new_payment(admission)
+        payment.status = REQUIRES_ACTION
+        payment.record = admission.record
+        return payment
+
+    def _new_payment(
+        self, admission: Admission, payment_id: str | None = None, version: int = 1
+    ) -> Payment:
         now_ms = admission.at_ms
         commission = admission.commission
-        payment_id = new_id("pay_", now_ms)
+        payment_id = payment_id or new_id("pay_", now_ms)
         details: dict[str, object] = {"metadata": msgspec.Raw(admission.metadata)}
         for name, value in (
             ("description", admission.description),
@@ -151,9 +260,9 @@ class Payments:
         if pan is not None:
             destination_pan = self._instructions.seal_destination(payment_id, pan)
             details["destination_last4"] = pan[-4:]
-        payment = Payment(
+        return Payment(
             id=payment_id,
-            version=1,
+            version=version,
             owner=admission.sub,
             client_id=admission.client_id,
             operation=admission.operation,
@@ -181,8 +290,6 @@ class Payments:
             details=details,
             created_at_ms=now_ms,
         )
-        sequence = await self._sequences.next()
-        return payment, outcomes.new_attempt(payment, 1, sequence, now_ms)
 
     async def _within_deadline(
         self, request: Request, payment: Payment, attempt: Attempt, scope: bytes

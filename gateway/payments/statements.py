@@ -21,6 +21,40 @@ states AS (
     RETURNING 1
 )"""
 
+_COLUMNS = """
+        id, created_at, owner, client_id, operation, scheme, amount_minor, currency,
+        source_card_id, destination_card_id, destination_pan, merchant_id, is_manual_capture,
+        commission_payer, commission_plan, commission_version, legs, record, details,
+        version, status, total_debit, total_credit, commission_total, commission_vat,
+        commission_lines, commission_split"""
+_VALUES = """
+        id, to_timestamp(created_at_ms / 1000.0), owner, client_id, operation, scheme,
+        amount_minor, currency, source_card_id, destination_card_id,
+        decode(destination_pan, 'base64'), merchant_id, is_manual_capture, commission_payer,
+        commission_plan, commission_version, legs, decode(record, 'base64'), details,
+        version, status, total_debit, total_credit, commission_total, commission_vat,
+        commission_lines::json, commission_split"""
+_ROW = """
+        id text, created_at_ms bigint, owner text, client_id text, operation text, scheme text,
+        amount_minor bigint, currency text, source_card_id text, destination_card_id text,
+        destination_pan text, merchant_id text, is_manual_capture boolean,
+        commission_payer text, commission_plan text, commission_version integer, legs json,
+        record text, details json, version integer, status text, total_debit bigint,
+        total_credit bigint, commission_total bigint, commission_vat bigint,
+        commission_lines text, commission_split json"""
+
+# A payment that waits for a stronger authentication, with the answer that is told of it.
+# $1 one payment, $2 the status, $3 the body.
+INSERT_WAITING = (
+    "INSERT INTO payments ("
+    + _COLUMNS
+    + ", response_status, response_body) SELECT "
+    + _VALUES
+    + ", $2, $3 FROM json_to_recordset($1::json) AS t ("
+    + _ROW
+    + ")"
+)
+
 # Intents: payments, their first attempts, their idempotency keys, and what they take from limits.
 # $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker.
 # Answers (may it be written, scopes seen before, payments whose card changed).
@@ -28,9 +62,9 @@ OPEN_PAYMENTS = (
     """
 WITH key AS MATERIALIZED (
     SELECT decode(scope, 'base64') AS scope, decode(fingerprint, 'base64') AS fingerprint,
-        payment_id, source_card_id, source_version, destination_card_id
+        payment_id, object_id, source_card_id, source_version, destination_card_id
     FROM json_to_recordset($2::json) AS t (
-        scope text, fingerprint text, payment_id text, source_card_id text,
+        scope text, fingerprint text, payment_id text, object_id text, source_card_id text,
         source_version integer, destination_card_id text)
 ), replayed AS (
     SELECT k.scope FROM idempotency_keys k JOIN key USING (scope)
@@ -41,37 +75,44 @@ WITH key AS MATERIALIZED (
     UNION
     SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.destination_card_id
     WHERE key.destination_card_id IS NOT NULL AND c.status IS DISTINCT FROM 'active'
+    UNION
+    -- Confirmed, and meanwhile confirmed by another or canceled.
+    SELECT key.payment_id FROM key JOIN payments p ON p.id = key.payment_id
+    WHERE key.object_id <> key.payment_id AND p.status <> 'requires_action'
 ), fit AS (
     SELECT NOT EXISTS (SELECT FROM replayed) AND NOT EXISTS (SELECT FROM gone) AS yes
 ), """
     + _STATES.format(first="$4", second="$5", third="$6")
     + """, keys AS (
     INSERT INTO idempotency_keys (scope, fingerprint, object_id)
-    SELECT scope, fingerprint, payment_id FROM key, fit WHERE fit.yes ORDER BY scope
+    SELECT scope, fingerprint, object_id FROM key, fit WHERE fit.yes ORDER BY scope
     ON CONFLICT (scope) DO NOTHING
     RETURNING 1
 ), opened AS (
-    INSERT INTO payments (
-        id, created_at, owner, client_id, operation, scheme, amount_minor, currency,
-        source_card_id, destination_card_id, destination_pan, merchant_id, is_manual_capture,
-        commission_payer, commission_plan, commission_version, legs, record, details,
-        version, status, total_debit, total_credit, commission_total, commission_vat,
-        commission_lines, commission_split)
-    SELECT id, to_timestamp(created_at_ms / 1000.0), owner, client_id, operation, scheme,
-        amount_minor, currency, source_card_id, destination_card_id,
-        decode(destination_pan, 'base64'), merchant_id, is_manual_capture, commission_payer,
-        commission_plan, commission_version, legs, decode(record, 'base64'), details,
-        version, status, total_debit, total_credit, commission_total, commission_vat,
-        commission_lines::json, commission_split
-    FROM json_to_recordset($1::json) AS t (
-        id text, created_at_ms bigint, owner text, client_id text, operation text, scheme text,
-        amount_minor bigint, currency text, source_card_id text, destination_card_id text,
-        destination_pan text, merchant_id text, is_manual_capture boolean,
-        commission_payer text, commission_plan text, commission_version integer, legs json,
-        record text, details json, version integer, status text, total_debit bigint,
-        total_credit bigint, commission_total bigint, commission_vat bigint,
-        commission_lines text, commission_split json), fit
+    INSERT INTO payments ("""
+    + _COLUMNS
+    + """)
+    SELECT """
+    + _VALUES
+    + """
+    FROM json_to_recordset($1::json) AS t ("""
+    + _ROW
+    + """), fit
     WHERE fit.yes
+    -- One that waited for a stronger authentication.
+    ON CONFLICT (id) DO UPDATE SET
+        version = excluded.version, status = excluded.status, details = excluded.details,
+        destination_pan = excluded.destination_pan, record = excluded.record,
+        commission_plan = excluded.commission_plan,
+        commission_version = excluded.commission_version,
+        commission_lines = excluded.commission_lines,
+        commission_split = excluded.commission_split
+        WHERE payments.status = 'requires_action' AND payments.version = excluded.version - 1
+    RETURNING 1
+), confirmed AS (
+    UPDATE step_ups s SET confirmation_id = key.object_id
+    FROM key, fit
+    WHERE fit.yes AND key.object_id <> key.payment_id AND s.payment_id = key.payment_id
 ), sent AS (
     INSERT INTO attempts (
         id, payment_id, leg, connector, kind, sequence, created_at_ms, worker, state)
@@ -87,7 +128,9 @@ SELECT fit.yes AS is_fit,
     CASE WHEN fit.yes AND (SELECT count(*) FROM states) <> cardinality($4::text[])
         THEN oqim_abort('stale') END AS stale,
     CASE WHEN fit.yes AND (SELECT count(*) FROM keys) <> (SELECT count(*) FROM key)
-        THEN oqim_abort('replayed') END AS raced
+        THEN oqim_abort('replayed') END AS raced,
+    CASE WHEN fit.yes AND (SELECT count(*) FROM opened) <> (SELECT count(*) FROM key)
+        THEN oqim_abort('confirmed') END AS overtaken
 FROM fit
 """
 )
@@ -192,10 +235,11 @@ FIND_VERSIONS = "SELECT id, version FROM payments WHERE id = ANY($1::text[])"
 # The stored answers under keys.
 FIND_ANSWERS = """
 SELECT k.scope, k.fingerprint, k.object_id,
-    COALESCE(p.response_status, a.response_status) AS response_status,
-    COALESCE(p.response_body, a.response_body) AS response_body
+    COALESCE(p.response_status, a.response_status, s.response_status) AS response_status,
+    COALESCE(p.response_body, a.response_body, s.response_body) AS response_body
 FROM idempotency_keys k
 LEFT JOIN payments p ON p.id = k.object_id
 LEFT JOIN actions a ON a.id = k.object_id
+LEFT JOIN step_ups s ON s.confirmation_id = k.object_id
 WHERE k.scope = ANY($1::bytea[])
 """

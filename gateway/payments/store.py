@@ -101,6 +101,38 @@ POSTPONE_ACTION = """
 UPDATE actions SET next_try_at = now() + $2 * interval '1 second'
 WHERE id = $1 AND state IN ('pending', 'unknown')
 """
+INSERT_STEP_UP = """
+INSERT INTO step_ups (payment_id, owner, request_sealed, code_hash, expires_at)
+VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0))
+"""
+# One try of a code, counted before it is looked at.
+TRY_CODE = """
+UPDATE step_ups s SET code_tries = code_tries + 1
+FROM payments p
+WHERE s.payment_id = $1 AND s.owner = $2 AND s.code_tries < $3 AND s.confirmation_id IS NULL
+  AND p.id = s.payment_id AND p.status = 'requires_action'
+RETURNING s.code_hash, s.request_sealed, p.version, p.total_debit, p.total_credit,
+    (extract(epoch FROM s.expires_at) * 1000)::bigint AS expires_at_ms
+"""
+GET_STEP_UP_STATUS = "SELECT status FROM payments WHERE id = $1 AND owner = $2"
+STORE_CONFIRMATION = """
+UPDATE step_ups SET response_status = $2, response_body = $3 WHERE confirmation_id = $1
+"""
+# What was not confirmed in time, or can be no more, has taken nothing and is canceled.
+EXPIRE_STEP_UPS = """
+WITH over AS (
+    UPDATE payments p SET status = 'canceled', version = p.version + 1, updated_at = now()
+    FROM step_ups s
+    WHERE p.id = s.payment_id AND p.status = 'requires_action' AND s.confirmation_id IS NULL
+      AND (s.expires_at <= now() OR s.code_tries >= $1)
+    RETURNING p.id, p.version, p.amount_minor, p.currency
+)
+INSERT INTO outbox (payment_id, sequence, type, data)
+SELECT id, version, 'payment.canceled', json_build_object(
+    'id', id, 'status', 'canceled', 'amount', amount_minor, 'currency', currency,
+    'amount_received', 0, 'amount_refunded', 0)
+FROM over
+"""
 REGISTER_WORKER = "INSERT INTO workers DEFAULT VALUES RETURNING id"
 HEARTBEAT = "UPDATE workers SET seen_at = now() WHERE id = $1"
 RETIRE_WORKER = "UPDATE workers SET seen_at = 'epoch' WHERE id = $1"

@@ -119,7 +119,8 @@ class Bench:
             commission_lines=commission.lines,
         )
         scope, fingerprint = admission.idempotency
-        return Intent(payment, new_attempt(payment, 1, 1, NOW_MS), admission, scope, fingerprint)
+        attempt = new_attempt(payment, 1, 1, NOW_MS)
+        return Intent(payment, attempt, admission, scope, fingerprint, payment.id)
 
     async def opened(self, amount: int) -> tuple[Payment, OpenAnswer]:
         admission = await self.admit(amount)

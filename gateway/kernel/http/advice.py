@@ -94,7 +94,6 @@ ADVICE: dict[str, str] = {
     "told by `GET /v1/payments/{decision_id}/trace`.",
     "exchange-rate-missing": "Try again later: a limit counts in another currency, and the central "
     "bank's rate of it has not been stored. Operators: `oqim rates import`.",
-    "amount-out-of-range": "Send a smaller amount.",
     "four-eyes-required": "Ask another operator to approve the proposal.",
     "proposal-outdated": "Propose again: the rules have moved since this was proposed.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",

@@ -9,8 +9,12 @@ use std::hash::{BuildHasher as _, RandomState};
 use hashbrown::HashTable;
 use thiserror::Error;
 
+mod canonical;
+
 #[cfg(test)]
 mod tests;
+
+pub use canonical::canonical;
 
 pub const DEPTH_MAX: usize = 32;
 /// Members up to which looking through those before is the fastest way to find a duplicate.
@@ -111,9 +115,10 @@ impl<'a> Parser<'a> {
     }
 
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
+        let rest = &self.text.as_bytes()[self.at..];
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let length = rest.iter().position(|byte| !is_space(byte));
+        self.at += length.unwrap_or(rest.len());
     }
 
     fn expect(&mut self, literal: &str) -> Result<(), JsonError> {
@@ -256,27 +261,13 @@ impl<'a> Parser<'a> {
 
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         self.at += 1;
-        let start = self.at;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    let plain = &self.text[start..self.at];
-                    self.at += 1;
-                    return Ok(Cow::Borrowed(plain));
-                }
-                Some(b'\\') => break,
-                Some(0x20..) => self.at += 1,
-                _ => return Err(JsonError::Malformed),
-            }
+        let plain = self.plain_run();
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(plain));
         }
-        let mut owned = String::from(&self.text[start..self.at]);
+        let mut owned = String::from(plain);
         loop {
-            let run = self.at;
-            while matches!(self.peek(), Some(byte) if byte >= 0x20 && byte != b'"' && byte != b'\\')
-            {
-                self.at += 1;
-            }
-            owned.push_str(&self.text[run..self.at]);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -285,7 +276,16 @@ impl<'a> Parser<'a> {
                 Some(b'\\') => owned.push(self.escape()?),
                 _ => return Err(JsonError::Malformed),
             }
+            owned.push_str(self.plain_run());
         }
+    }
+
+    /// Text up to a quote, a backslash, a control character or the end.
+    fn plain_run(&mut self) -> &'a str {
+        let rest = &self.text[self.at..];
+        let run = &rest[..plain_length(rest.as_bytes())];
+        self.at += run.len();
+        run
     }
 
     fn escape(&mut self) -> Result<char, JsonError> {
@@ -342,12 +342,41 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// How many bytes there are before a quote, a backslash or a control character.
+///
+/// Looks at eight bytes at a time. A byte less `n` borrows when it is below `n`, and so sets its
+/// highest bit; what that marks above the first such byte may be wrong, and is not looked at.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let mut rest = bytes;
+    while let Some((chunk, after)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        let over = (below(word, 0x20) | below(quote, 1) | below(backslash, 1)) & (ONES * 0x80);
+        if over != 0 {
+            return bytes.len() - rest.len() + (over.trailing_zeros() / 8) as usize;
+        }
+        rest = after;
+    }
+    let is_over = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    let left = rest.iter().position(is_over).unwrap_or(rest.len());
+    bytes.len() - rest.len() + left
+}
+
 /// RFC 6901 pointer of a path of member names and indexes.
 pub fn pointer_of<S: AsRef<str>>(path: &[S]) -> String {
     let mut pointer = String::new();
     for step in path {
         pointer.push('/');
-        pointer.push_str(&step.as_ref().replace('~', "~0").replace('/', "~1"));
+        for character in step.as_ref().chars() {
+            match character {
+                '~' => pointer.push_str("~0"),
+                '/' => pointer.push_str("~1"),
+                plain => pointer.push(plain),
+            }
+        }
     }
     pointer
 }
@@ -363,8 +392,10 @@ pub fn is_forbidden(character: char) -> bool {
 /// The pointer of the first text, or member name, that holds a forbidden character.
 pub fn find_forbidden(value: &Value<'_>) -> Option<String> {
     let is_bad = |text: &str| {
-        // Most text is printable ASCII and nothing else.
-        !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && text.chars().any(is_forbidden)
+        // Most text is printable ASCII and nothing else; no early end, so that bytes are looked at
+        // many at a time.
+        let is_printable = |all, byte| all & (0x20..0x7f).contains(&byte);
+        !text.bytes().fold(true, is_printable) && text.chars().any(is_forbidden)
     };
     find(value, &|value| match value {
         Value::Text(text) => is_bad(text),
@@ -399,65 +430,4 @@ fn find(value: &Value<'_>, is_it: &impl Fn(&Value<'_>) -> bool) -> Option<String
         }),
         _ => None,
     }
-}
-
-/// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
-/// space. Numbers keep their text, save `-0`: every number we accept is an integer.
-pub fn canonical(value: &Value<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    write_canonical(value, &mut out);
-    out
-}
-
-fn write_canonical(value: &Value<'_>, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Number("-0") => out.push(b'0'),
-        Value::Number(text) => out.extend_from_slice(text.as_bytes()),
-        Value::Text(text) => write_text(text, out),
-        Value::Array(items) => {
-            out.push(b'[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write_canonical(item, out);
-            }
-            out.push(b']');
-        }
-        Value::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by(|left, right| left.0.encode_utf16().cmp(right.0.encode_utf16()));
-            out.push(b'{');
-            for (index, (name, member)) in sorted.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write_text(name, out);
-                out.push(b':');
-                write_canonical(member, out);
-            }
-            out.push(b'}');
-        }
-    }
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x09 => out.extend_from_slice(b"\\t"),
-            0x0a => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            0x0d => out.extend_from_slice(b"\\r"),
-            0x00..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }

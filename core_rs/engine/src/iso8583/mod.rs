@@ -66,7 +66,8 @@ impl Packer {
         })
     }
 
-    /// Append a field. Numbers must ascend; widths of fixed fields must be exact.
+    /// Append a field. Numbers must ascend; widths of fixed fields must be exact. A field that is
+    /// refused leaves the message as it was.
     pub fn push(&mut self, number: u8, value: Value<'_>) -> Result<(), Iso8583Error> {
         let fail = |fault| Iso8583Error::new(Path::Field(number), fault);
         let field = *self
@@ -82,16 +83,20 @@ impl Packer {
             (_, Value::Text(text)) => text.as_bytes(),
             (_, Value::Bytes(_)) => return Err(fail(Fault::NotText)),
         };
+        let start = self.buffer.len();
         self.push_length(number, &field, content.len())?;
-        match field.encoding {
+        let packed = match field.encoding {
             Encoding::Bcd(filler) => encoding::pack_digits(content, filler, &mut self.buffer),
             Encoding::Ebcdic => encoding::pack_text(content, &mut self.buffer),
             Encoding::Binary => {
                 self.buffer.extend_from_slice(content);
                 Ok(())
             }
+        };
+        if let Err(fault) = packed {
+            self.buffer.truncate(start);
+            return Err(fail(fault));
         }
-        .map_err(fail)?;
         self.bits |= 1 << (u32::from(FIELD_MAX) - u32::from(number));
         self.last = number;
         Ok(())

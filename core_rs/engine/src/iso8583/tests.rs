@@ -241,6 +241,34 @@ fn packing_refuses_what_does_not_fit() {
 }
 
 #[test]
+fn a_field_that_is_refused_leaves_the_message_as_it_was() {
+    for (number, bad) in [
+        (2, "4242x24242424242"),
+        (3, "00000x"),
+        (32, "41234x"),
+        (37, "63251400012\n"),
+        (102, "account\0"),
+        (44, "twenty-six characters long"),
+        (32, ""),
+    ] {
+        let mut packer = Packer::new(dialect(), "0100").unwrap();
+        if number > 2 {
+            packer.push(2, Value::Text("4242424242424242")).unwrap();
+        }
+        assert!(packer.push(number, Value::Text(bad)).is_err(), "{bad:?}");
+        packer.push(103, Value::Text("account 2")).unwrap();
+        let fields = [(2, "4242424242424242"), (103, "account 2")];
+        let expected = texts(if number > 2 { &fields } else { &fields[1..] });
+        let message = packer.finish(<[u8]>::to_vec);
+        assert_eq!(
+            ("0100".to_owned(), expected),
+            unpack(&message).unwrap(),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
 fn a_dialect_is_found_by_its_name_only() {
     assert_eq!("visa-binary", dialect().name);
     assert!(Dialect::named("VISA-BINARY").is_none());

@@ -141,6 +141,27 @@ fn control_characters_have_one_canonical_form() {
     assert_eq!(expected, String::from_utf8(canonical(&value)).unwrap());
 }
 
+#[test]
+fn a_run_of_plain_text_ends_where_it_ends() {
+    for byte in 0..=u8::MAX {
+        let is_over = byte < 0x20 || byte == b'"' || byte == b'\\';
+        for (filler, length) in [(b'a', 20), (0xbf, 20), (0x20, 16), (0x7f, 9), (0x23, 7)] {
+            for at in 0..length {
+                let mut bytes = vec![filler; length];
+                bytes[at] = byte;
+                let expected = if is_over { at } else { length };
+                assert_eq!(
+                    expected,
+                    plain_length(&bytes),
+                    "{byte:#x} at {at} of {length}"
+                );
+            }
+        }
+    }
+    assert_eq!(0, plain_length(b""));
+    assert_eq!(3, plain_length(b"abc\x01\"\\defgh\""));
+}
+
 /// Documents as another implementation writes them.
 fn any_document() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![

@@ -1,0 +1,168 @@
+//! One piece of the core's work, so many times: `instructions CASE TIMES`.
+//!
+//! Run under an instruction counter with two different numbers of times, the difference is what the
+//! work itself costs, without what prepares it. `tests/core/instructions.py` does that.
+
+use std::hint::black_box;
+
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::Engine as _;
+use ed25519_dalek::{Signer as _, SigningKey};
+use oqim_engine::iso8583::{Dialect, Packer, Unpacker, Value};
+use oqim_engine::json;
+use oqim_engine::request;
+use oqim_engine::revocation::{RevocationKind, RevocationSet};
+use oqim_engine::token::{Claims, Verifier};
+
+const NOW_S: i64 = 1_795_000_000;
+const REVOKED: u64 = 100_000;
+
+const BODY: &[u8] = br#"{"operation": "transfer", "amount": 15000000, "currency": "UZS",
+ "source": {"card": "card_01KAJ7Y8W0ABCDEFGHJKMNPQRS"}, "destination": {"pan": "9860010000000009"},
+ "capture": "automatic", "description": "Ijara haqi, noyabr (uy 12, xonadon 40)", "purpose": "01",
+ "metadata": {"order": "A-2026-000123456", "channel": "mobile-app", "note": "O\u2018zbekiston",
+ "branch": "00421", "agent": "agent-7"}}"#;
+
+const FIELDS: [(u8, &str); 16] = [
+    (2, "4242424242424242"),
+    (3, "000000"),
+    (4, "000001250000"),
+    (7, "1121143000"),
+    (11, "000123"),
+    (14, "2812"),
+    (18, "5999"),
+    (19, "860"),
+    (22, "010"),
+    (25, "59"),
+    (32, "412345"),
+    (37, "632514000123"),
+    (41, "TERM0001"),
+    (42, "MERCHANT0000001"),
+    (43, "OQIM TEST SHOP           TASHKENT     UZ"),
+    (49, "860"),
+];
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn token(number: u8) -> Vec<u8> {
+    let header = r#"{"alg":"EdDSA","typ":"at+jwt","kid":"k1"}"#;
+    let claims = format!(
+        r#"{{"iss":"https://oqim","aud":"oqim-api","sub":"usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS",
+            "client_id":"mobile-app","scope":"payments:write payments:read cards:read limits:read",
+            "sid":"ses_01KAJ7Y8W0ABCDEFGHJKMNPQRS","jti":"AAECAwQFBgcICQoLDA0O{number:02}",
+            "iat":{NOW_S},"exp":{},"tier":"identified","channel":"mobile","device":"dev_1"}}"#,
+        NOW_S + 300
+    );
+    let parts = [header, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let signed = parts.join(".");
+    let signature = key().sign(signed.as_bytes()).to_bytes();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)).into_bytes()
+}
+
+fn verifier(cache_size_max: usize) -> Verifier {
+    let mut verifier = Verifier::new("https://oqim".into(), "oqim-api".into(), cache_size_max);
+    let public = key().verifying_key();
+    verifier
+        .add_key("k1", public.as_bytes())
+        .expect("a sound key");
+    verifier
+}
+
+fn json_parse(times: u64) {
+    for _ in 0..times {
+        black_box(json::parse(black_box(BODY)).expect("it is JSON"));
+    }
+}
+
+fn json_body(times: u64) {
+    for _ in 0..times {
+        let value = request::read_json(black_box(BODY)).expect("it is JSON");
+        black_box(request::read_payment(&value).expect("it is a payment"));
+        black_box(json::canonical(&value));
+    }
+}
+
+/// More tokens in turn than are remembered.
+fn token_cold(times: u64) {
+    let tokens: Vec<Vec<u8>> = (0..8).map(token).collect();
+    let mut verifier = verifier(2);
+    for token in tokens.iter().cycle().take(times as usize) {
+        black_box(verifier.verify(black_box(token), NOW_S).expect("good"));
+    }
+}
+
+fn token_cached(times: u64) {
+    let token = token(0);
+    let mut verifier = verifier(1_024);
+    for _ in 0..times {
+        black_box(verifier.verify(black_box(&token), NOW_S).expect("good"));
+    }
+}
+
+fn revocation(times: u64) {
+    let mut set = RevocationSet::default();
+    for number in 0..REVOKED {
+        let bits = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let value = URL_SAFE_NO_PAD.encode(bits.to_be_bytes());
+        let kind = match number % 3 {
+            0 => RevocationKind::Token,
+            1 => RevocationKind::Session,
+            _ => RevocationKind::Subject,
+        };
+        set.apply(number as i64, kind, &value, NOW_S, NOW_S + 300);
+    }
+    let claims = Claims {
+        sub: "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS".into(),
+        client_id: "mobile-app".into(),
+        sid: "ses_01KAJ7Y8W0ABCDEFGHJKMNPQRS".into(),
+        jti: "AAECAwQFBgcICQoLDA0ODw".into(),
+        iat: NOW_S,
+        ..Claims::default()
+    };
+    for _ in 0..times {
+        assert!(!set.refuses(black_box(&claims)));
+    }
+}
+
+fn iso8583(times: u64) {
+    let dialect = Dialect::named("visa-binary").expect("the dialect exists");
+    for _ in 0..times {
+        let mut packer = Packer::new(dialect, "0100").expect("four digits");
+        for (number, text) in black_box(FIELDS) {
+            packer.push(number, Value::Text(text)).expect("it fits");
+        }
+        packer.finish(|message| {
+            let mut unpacker = Unpacker::new(dialect, message).expect("a message");
+            while let Some(field) = unpacker.next_field().expect("a field") {
+                black_box(field);
+            }
+        });
+    }
+}
+
+/// A name, and what does its work so many times.
+type Case = (&'static str, fn(u64));
+
+const CASES: [Case; 6] = [
+    ("json_parse", json_parse),
+    ("json_body", json_body),
+    ("token_cold", token_cold),
+    ("token_cached", token_cached),
+    ("revocation", revocation),
+    ("iso8583", iso8583),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [name, times] => {
+            let case = CASES.iter().find(|(known, _)| known == name);
+            let (_, run) = case.expect("a case of the list");
+            run(times.parse().expect("a number of times"));
+        }
+        // Also what `cargo bench` and `cargo test --benches` do.
+        _ => CASES.iter().for_each(|(name, _)| println!("{name}")),
+    }
+}

@@ -228,11 +228,49 @@ fn one_reading_removes_a_bounded_number_and_the_next_ones_the_rest() {
     for number in 0..count {
         set.apply(number as i64, Token, &random_id(number as u64), 0, 2_000);
     }
-    let mut left = count;
-    while left > 0 {
-        let expected = left.saturating_sub(REMOVED_PER_READING_MAX);
-        assert_eq!(expected, set.expire(2_000));
-        left = expected;
+    for left in [
+        2 * REMOVED_PER_READING_MAX + 5,
+        REMOVED_PER_READING_MAX + 5,
+        5,
+        0,
+        0,
+    ] {
+        assert_eq!(left, set.expire(2_000));
+    }
+}
+
+#[test]
+fn what_is_applied_again_takes_no_more_room() {
+    let mut set = RevocationSet::default();
+    for kind in KINDS {
+        set.apply(0, kind, "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS", 500, 2_000);
+    }
+    let once = set.entries.allocated_bytes();
+    for _ in 0..1_000 {
+        for kind in KINDS {
+            set.apply(0, kind, "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS", 500, 2_000);
+        }
+    }
+    assert_eq!(once, set.entries.allocated_bytes());
+    assert_eq!(4, set.expire(1_999));
+}
+
+/// Each second has a chunk of its own; their numbers need more than sixteen bits here.
+#[test]
+fn entries_that_end_in_many_different_seconds_are_told_apart() {
+    let mut set = RevocationSet::default();
+    let count = 70_000;
+    for number in 0..count {
+        let expires = 2_000 + i64::try_from(number).unwrap();
+        set.apply(0, Token, &random_id(number), 0, expires);
+    }
+    for number in (0..2 * count).step_by(7) {
+        let refused = set.refuses(&naming(Token, &random_id(number), 0));
+        assert_eq!(number < count, refused, "{number}");
+    }
+    for now_s in (1_999..72_000).step_by(1_000) {
+        let left = usize::try_from(71_999 - now_s).unwrap();
+        assert_eq!(left, set.expire(now_s));
     }
 }
 
@@ -259,11 +297,11 @@ fn memory_is_given_back() {
         set.apply(0, Token, &random_id(number), 0, expires);
     }
     let full = set.entries.allocated_bytes();
-    while set.expire(2_298) > 333 {}
     // Each part is looked at in its turn.
-    for _ in 0..256 {
+    for _ in 0..300 {
         set.expire(2_298);
     }
+    assert_eq!(333, set.expire(2_298));
     let emptied = set.entries.allocated_bytes();
     assert!(emptied * 6 < full, "{emptied} of {full} bytes are kept");
     for number in 0..100_000 {

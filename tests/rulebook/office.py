@@ -111,6 +111,18 @@ class Office:
         newest: int = rows[0][0]
         return newest
 
+    async def everywhere(self) -> None:
+        """Wait until every worker that lives decides by the newest generation."""
+
+        async def is_applied() -> bool:
+            (row,) = await self.house.rows(
+                "SELECT min(applied_generation) = (SELECT max(seq) FROM rule_generations) AS yes"
+                " FROM workers WHERE seen_at > now() - interval '3 seconds'"
+            )
+            return bool(row["yes"])
+
+        await until(is_applied, within_s=10)
+
     async def what_if(self, proposal: Mapping[str, Any]) -> Any:
         """Return what a proposal would have changed, once that was replayed."""
 

@@ -24,7 +24,7 @@ import asyncpg
 
 from gateway.audit.progress import Counter
 from gateway.kernel.db.pool import CONNECTION_LOST
-from gateway.oracle.commission import Commission, Line, commission_on
+from gateway.oracle.commission import Commission, Line, commission_on, returned_by_refunds
 
 BATCH_SIZE_MAX = 1000
 CONNECT_TIMEOUT_S = 10.0
@@ -179,6 +179,31 @@ def differences_of(payment: Mapping[str, Any], plans: Plans) -> Iterator[Differe
     ):
         if payment[column] != recomputed:
             yield Difference(payment["id"], column, str(payment[column]), str(recomputed))
+    split = [list(part) for part in commission.split.items()]
+    if json.loads(payment["commission_split"]) != split:
+        yield Difference(
+            payment["id"], "commission_split", payment["commission_split"], json.dumps(split)
+        )
+    returned = _returned(payment, plan, commission)
+    if returned is not None and payment["commission_returned"] != returned:
+        stored = str(payment["commission_returned"])
+        yield Difference(payment["id"], "commission_returned", stored, str(returned))
+
+
+def _returned(
+    payment: Mapping[str, Any], plan: Mapping[str, Any], commission: Commission
+) -> int | None:
+    """Return what refunds gave back of the commission, where that is certain.
+
+    Before everything is refunded, it depends by a minor unit on the order in which refunds began,
+    those among them that failed included.
+    """
+    captured, refunded = payment["amount_received"], payment["amount_refunded"]
+    if 0 < refunded < captured:
+        return None
+    return returned_by_refunds(
+        plan, total=commission.total, captured=captured or 1, refunded=refunded
+    )
 
 
 def _line_differences(payment: Mapping[str, Any], commission: Commission) -> Iterator[Difference]:
@@ -253,7 +278,7 @@ async def _payments(connection: Any, last: str) -> AsyncIterator[list[Mapping[st
         """
         SELECT id, amount_minor, amount_received, commission_plan, commission_version,
             commission_payer, commission_lines, commission_total, commission_vat,
-            total_debit, total_credit
+            total_debit, total_credit, commission_split, commission_returned, amount_refunded
         FROM payments WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3
         """,
         after,

@@ -409,4 +409,5 @@ def _move_on(choose: Choices, story: _Story) -> None:
         window = choose.one_of(story.windows)
         edge = resets_at(window, [story.now], story.now)
         if edge is not None:
-            story.now = edge + choose.one_of((timedelta(0), -MILLISECOND, MILLISECOND))
+            near = edge + choose.one_of((timedelta(0), -MILLISECOND, MILLISECOND))
+            story.now = max(story.now, near)

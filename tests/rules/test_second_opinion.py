@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from gateway.core import Decider, RuleSet, read_rules
@@ -66,7 +66,13 @@ def _first_difference(case: Case) -> int | None:
 @given(drawn_cases())
 def test_every_line_is_decided_alike(case: Case) -> None:
     """Small histories, which shrink."""
+    note(_written(case))
     assert by_oracle(case.rules, case.lines) == by_engine(case.rules, case.lines)
+
+
+def _written(case: Case) -> str:
+    """Write a case as `oqim decide` reads it."""
+    return "\n".join(json.dumps(one) for one in (case.rules, *case.lines))
 
 
 @pytest.mark.timeout(120 * TIMES)
@@ -92,10 +98,9 @@ def _tell(seed: str, case: Case) -> None:
     small = _shrunk(case)
     last = len(small.lines) - 1
     pytest.fail(
-        f"OQIM_SEED={SEED} (history {seed}); the last of these lines is decided differently\n"
-        f"rules: {json.dumps(small.rules)}\n"
-        + "\n".join(json.dumps(line) for line in small.lines)
-        + f"\nengine: {json.dumps(by_engine(small.rules, small.lines)[last])}"
+        f"OQIM_SEED={SEED} (history {seed}); under these rules the last line is decided differently"
+        f"\n{_written(small)}"
+        f"\nengine: {json.dumps(by_engine(small.rules, small.lines)[last])}"
         f"\noracle: {json.dumps(by_oracle(small.rules, small.lines)[last])}"
     )
 

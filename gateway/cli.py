@@ -147,12 +147,20 @@ def bench(
         list[int] | None, cyclopts.Parameter(help="Only this many clients; may be given again.")
     ] = None,
     workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
+    core: Annotated[
+        bool, cyclopts.Parameter(help="Only what one decision costs; needs no service.")
+    ] = False,
     sandbox_file: Annotated[
         Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
     ] = None,
 ) -> None:
-    """Measure durable payments a second over each scheme, against a bare aiohttp handler."""
+    """Measure one decision, and durable payments a second against a bare aiohttp handler."""
     from gateway.sandbox import bench as benchmark
+    from gateway.sandbox import bench_core
+
+    bench_core.run(rounds=2 if quick else 5)
+    if core:
+        return
 
     plan = benchmark.QUICK if quick else benchmark.Plan()
     plan = replace(

@@ -138,7 +138,7 @@ impl<'a> Rules<'a> {
         }));
     }
 
-    fn collisions_among(&self, group: &[usize]) -> Vec<(usize, usize)> {
+    fn collisions_among(&self, group: &Vec<usize>) -> Vec<(usize, usize)> {
         let mut asking: HashMap<(MatchKey, &str), Vec<usize>> = HashMap::new();
         let mut not_asking: HashMap<MatchKey, Vec<usize>> = HashMap::new();
         let mut keys: Vec<MatchKey> = Vec::new();
@@ -175,9 +175,8 @@ impl<'a> Rules<'a> {
                     lists
                 })
                 .min_by_key(|lists| lists.iter().map(|list| list.len()).sum::<usize>());
-            let everyone = group.to_vec();
             let earlier = nearest
-                .unwrap_or_else(|| vec![&everyone])
+                .unwrap_or_else(|| vec![group])
                 .into_iter()
                 .flatten()
                 .copied()

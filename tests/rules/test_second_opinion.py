@@ -40,6 +40,8 @@ SHARDS = 8
 DECISIONS_A_SHARD = 12_600 * TIMES
 LINES_MAX = 160
 
+pytestmark = pytest.mark.timeout(120 * TIMES)
+
 quick = settings(
     max_examples=300 * TIMES,
     deadline=None,
@@ -75,7 +77,6 @@ def _written(case: Case) -> str:
     return "\n".join(json.dumps(one) for one in (case.rules, *case.lines))
 
 
-@pytest.mark.timeout(120 * TIMES)
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_a_hundred_thousand_decisions_are_alike(shard: int) -> None:
     """A hundred thousand over all shards; a difference is made small and told with its seed."""

@@ -48,6 +48,10 @@ class Entry:
     def has_ended(self, at_ms: int) -> bool:
         return self.to_ms is not None and self.to_ms <= at_ms
 
+    def is_in_force_within(self, from_ms: int, to_ms: int) -> bool:
+        """Whether it is in force at some moment of `[from_ms, to_ms)`."""
+        return not self.has_ended(from_ms) and (self.from_ms is None or self.from_ms < to_ms)
+
     def ended_at(self, at_ms: int) -> "Entry | None":
         """Return it as it is when it ends at a moment; None when it never begins."""
         if self.from_ms is not None and self.from_ms >= at_ms:
@@ -110,13 +114,12 @@ def _ended(entries: Sequence[Entry], kind: Kind, id: str, at_ms: int) -> list[En
     return [entry for entry in found if entry is not None]
 
 
-def with_draft(
-    entries: Sequence[Entry], puts: Sequence[Entry], deletes: Iterable[tuple[Kind, str]]
+def beside_draft(
+    entries: Iterable[Entry], puts: Sequence[Entry], deletes: Iterable[tuple[Kind, str]]
 ) -> list[Entry]:
-    """Return the entries as if a draft had been in force for ever, in place of what it names."""
+    """Return the entries that a draft leaves: those of ids that it neither has nor deletes."""
     gone = {(put.kind, put.id) for put in puts} | set(deletes)
-    kept = [entry for entry in entries if (entry.kind, entry.id) not in gone]
-    return [*kept, *(replace(put, from_ms=None, to_ms=None) for put in puts)]
+    return [entry for entry in entries if (entry.kind, entry.id) not in gone]
 
 
 def warnings(before: Sequence[Entry], after: Sequence[Entry], moments: Sequence[int]) -> list[str]:
@@ -150,6 +153,16 @@ def _may_cover(entry: Entry, operation: str) -> bool:
     body: dict[str, Any] = msgspec.json.decode(entry.body)
     wanted = (body.get("match") or {}).get("operation")
     return not wanted or operation in wanted
+
+
+def named_by(faults: Iterable[Fault], entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that faults of their own document lie at."""
+    places: dict[str, Entry] = {}
+    counts = dict.fromkeys(KINDS, 0)
+    for entry in entries:
+        places[f"/{LISTS[entry.kind]}/{counts[entry.kind]}"] = entry
+        counts[entry.kind] += 1
+    return [places[pointer] for pointer, _ in faults if pointer in places]
 
 
 def relative(faults: Iterable[Fault], places: dict[str, str]) -> list[Fault]:

@@ -20,11 +20,12 @@ from gateway.rules.document import (
     Kind,
     Members,
     bare_body,
+    beside_draft,
     document,
+    named_by,
     raw,
     relative,
     text_of,
-    with_draft,
     with_put,
 )
 from gateway.rules.times import parsed
@@ -173,15 +174,43 @@ def wish_of(draft: Draft, version: int) -> Wish:
     return Wish([replace(draft.entry(version), from_ms=None, to_ms=None)], [])
 
 
+async def drafted(
+    wish: Wish, entries: Sequence[Entry], rates: Sequence[object]
+) -> tuple[RuleSet, list[Entry]]:
+    """Return the rules of a document with a wish in them, and the plans that gave way to it.
+
+    A plan of then may stand where a draft would: no payment may match two of equal priority.
+
+    Raises:
+        ValueError: the wish cannot be used beside anything.
+    """
+    kept = beside_draft(entries, wish.puts, wish.deletes)
+    # The later of two plans that meet is the one that is named: the draft comes first.
+    read = await compiled([*wish.puts, *kept], rates)
+    if isinstance(read, RuleSet):
+        return read, []
+    gave_way = named_by(read, [*wish.puts, *kept])
+    read = await compiled([*wish.puts, *(one for one in kept if one not in gave_way)], rates)
+    if isinstance(read, RuleSet):
+        return read, gave_way
+    raise ValueError(f"the draft cannot be used: {read[0][0]}: {read[0][1]}")
+
+
 async def faults_of_wish(
-    wish: Wish, places: Sequence[str], entries: Sequence[Entry], rates: Sequence[object]
+    wish: Wish,
+    places: Sequence[str],
+    entries: Sequence[Entry],
+    rates: Sequence[object],
+    *,
+    at_ms: int,
 ) -> list[Fault]:
-    """Return what is wrong with a wish put into a document.
+    """Return what is wrong with a wish put beside what is in force at a moment.
 
     Args:
         places: of each put: the pointer to where it was sent.
     """
-    after = with_draft(entries, wish.puts, wish.deletes)
+    in_force = [entry for entry in entries if entry.is_in_force(at_ms)]
+    after = [*beside_draft(in_force, wish.puts, wish.deletes), *wish.puts]
     read = await compiled(after, rates)
     if isinstance(read, RuleSet):
         return []

@@ -13,7 +13,8 @@ import msgspec
 
 from gateway.core import RuleSet
 from gateway.kernel import audit
-from gateway.kernel.clock import Clock
+from gateway.kernel.clock import Clock, system_clock
+from gateway.kernel.db import pool as pools
 from gateway.rules import store
 from gateway.rules.drafts import compiled
 
@@ -126,6 +127,15 @@ async def import_rates(pool: asyncpg.Pool, text: bytes, *, clock: Clock, actor: 
             },
         )
     return Imported(seq, len(fresh), len(rates) - len(fresh))
+
+
+async def import_file(database_url: str, text: bytes, *, actor: str) -> Imported:
+    """Import a file into a database of one's own connection; see `import_rates`."""
+    pool = await pools.create(database_url, size_max=1, command_timeout_s=60.0)
+    try:
+        return await import_rates(pool, text, clock=system_clock, actor=actor)
+    finally:
+        await pool.close()
 
 
 def as_document(rates: Sequence[Rate]) -> list[dict[str, Any]]:

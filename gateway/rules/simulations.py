@@ -6,19 +6,20 @@ dead worker left another takes up from its beginning. Nothing that is replayed i
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import structlog
 
-from gateway.core import RuleSet, Simulation, rfc3339
+from gateway.core import Simulation, rfc3339
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.ids import new_id
 from gateway.rules import history, store
-from gateway.rules.document import with_draft
-from gateway.rules.drafts import Wish, compiled, restored
+from gateway.rules.drafts import Wish, drafted, restored
 from gateway.rules.times import millis, moment
 
 log = structlog.get_logger("rules")
@@ -207,6 +208,15 @@ class Simulations:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """A generation, and from when to when it was the newest; Unix milliseconds."""
+
+    seq: int
+    from_ms: int
+    to_ms: int
+
+
 class _Replay:
     """One simulation, from its beginning to its report."""
 
@@ -219,7 +229,6 @@ class _Replay:
         self._from_ms, self._to_ms = millis(row["from_at"]), millis(row["to_at"])
         self._engine = Simulation()
         self._notes: list[str] = []
-        self._newest: RuleSet | None = None
 
     async def run(self) -> tuple[bytes, list[str]]:
         """Return the report, JSON, and what is to be known about it. Raises _Lost, ValueError."""
@@ -232,10 +241,10 @@ class _Replay:
         total = await history.count(self._pool, from_ms, to_ms)
         await self._say(0, total)
         done = 0
-        coming = await self._generations(from_ms)
+        coming = deque(await self._generations(from_ms))
         async for batch in history.batches(self._pool, from_ms, to_ms):
-            while coming and coming[0][1] <= batch.until_ms + _CLOCKS_DIFFER_MS:
-                await self._use(coming.pop(0)[0])
+            while coming and coming[0].from_ms <= batch.until_ms + _CLOCKS_DIFFER_MS:
+                await self._use(coming.popleft())
             await asyncio.to_thread(self._engine.feed, batch.events)
             done += batch.decisions
             await self._say(done, None)
@@ -247,36 +256,26 @@ class _Replay:
         if kept is None:
             raise _Lost
 
-    async def _generations(self, from_ms: int) -> list[tuple[int, int]]:
-        """Return `(number, moment it was made)` of those that decisions of the span may name."""
+    async def _generations(self, from_ms: int) -> list[_Life]:
+        """Return the generations that decisions of the span may name."""
         since = moment(from_ms - _GENERATIONS_BEFORE_MS)
         rows = await self._pool.fetch(store.GENERATIONS_OF_SPAN, since, moment(self._to_ms))
-        return [(row["seq"], millis(row["created_at"])) for row in rows]
+        begins = [millis(row["created_at"]) for row in rows]
+        ends = [*begins[1:], self._to_ms]
+        return [
+            _Life(row["seq"], from_ms, to_ms)
+            for row, from_ms, to_ms in zip(rows, begins, ends, strict=True)
+        ]
 
-    async def _use(self, seq: int) -> None:
+    async def _use(self, life: _Life) -> None:
         """Give the engine the rules of a generation with the draft in them."""
-        generation = await self._read(seq)
-        drafted = with_draft(generation.entries, self._wish.puts, self._wish.deletes)
-        rules = await compiled(drafted, generation.rates)
-        if not isinstance(rules, RuleSet):
-            # A plan of then stands where the draft would, and has been taken out of the way since.
-            rules = await self._of_newest()
-            self._notes.append(
-                f"The draft does not fit beside the rules of generation {seq}: what they decided is"
-                " replayed by the draft beside the newest rules."
-            )
-        self._engine.use(seq, rules)
-
-    async def _of_newest(self) -> RuleSet:
-        if self._newest is None:
-            generation = await self._read(await store.newest(self._pool))
-            drafted = with_draft(generation.entries, self._wish.puts, self._wish.deletes)
-            read = await compiled(drafted, generation.rates)
-            if not isinstance(read, RuleSet):
-                raise ValueError("the draft does not fit the newest rules any more")
-            self._newest = read
-        return self._newest
-
-    async def _read(self, seq: int) -> store.Generation:
         async with self._pool.acquire() as connection:
-            return await store.read_generation(connection, seq)
+            generation = await store.read_generation(connection, life.seq)
+        rules, gave_way = await drafted(self._wish, generation.entries, generation.rates)
+        since = max(life.from_ms, self._from_ms)
+        for entry in gave_way:
+            # One that decided nothing of the span is not missed.
+            told = f"The draft stands in place of {entry.id} version {entry.version}."
+            if entry.is_in_force_within(since, life.to_ms) and told not in self._notes:
+                self._notes.append(told)
+        self._engine.use(life.seq, rules)

@@ -52,7 +52,7 @@ class WhatIfs:
             ]
             wish = Wish(puts, deletes)
             newest = await store.read_generation(connection, await store.newest(connection))
-            faults += await faults_of_wish(wish, places, newest.entries, newest.rates)
+            faults += await faults_of_wish(wish, places, newest.entries, newest.rates, at_ms=at_ms)
             if faults:
                 raise invalid(faults)
             async with connection.transaction():

@@ -1,6 +1,7 @@
 """The `oqim` command line."""
 
 import asyncio
+import getpass
 import os
 import sys
 from dataclasses import replace
@@ -23,6 +24,8 @@ app = cyclopts.App(
 
 audit = cyclopts.App(name="audit", help="Check what is stored against what it should be.")
 app.command(audit)
+rates = cyclopts.App(name="rates", help="The central bank's rates, which limits convert by.")
+app.command(rates)
 
 
 def _fail(error: Exception) -> "SystemExit":
@@ -132,6 +135,33 @@ def commissions(
     if not settings.database.url:
         raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
     raise SystemExit(auditing.audit_commissions(settings.database.url, rules_file=rules))
+
+
+@rates.command(name="import")
+def import_rates(file: Path) -> None:
+    """Store the rates of a file as the central bank publishes it; workers follow within a second.
+
+    The file is JSON: `[{"Ccy": "USD", "Nominal": "1", "Rate": "12021.22", "Date": "21.11.2026"}]`;
+    other members are left alone. A rate that is stored is never changed. Writes the database of
+    OQIM_DATABASE_URL.
+    """
+    from gateway.rules import rates as importing
+
+    settings = _settings()
+    if not settings.database.url:
+        raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
+    actor = f"cli:{getpass.getuser()}"
+    try:
+        text = file.read_bytes()
+        imported = asyncio.run(importing.import_file(settings.database.url, text, actor=actor))
+    except OSError as error:
+        raise _fail(error) from None
+    except importing.RatesError as error:
+        raise _fail(error) from None
+    if imported.generation is None:
+        print(f"nothing new: {imported.known} rates are stored already")
+    else:
+        print(f"{imported.added} rates stored, generation {imported.generation}")
 
 
 @app.command

@@ -101,15 +101,16 @@ class StepUps:
         """Take one try of a code.
 
         Raises:
-            Problem: not-found, invalid-state, otp-expired, otp-invalid.
+            Problem: not-found, invalid-state, otp-expired, otp-invalid, otp-locked,
+                otp-already-used, sca-binding-mismatch.
         """
         row = await self._pool.fetchrow(store.TRY_CODE, payment_id, owner, CODE_TRIES_MAX)
         if row is None:
-            raise await self._why_not(owner, payment_id)
+            raise await self._why_not(owner, payment_id, code)
         if row["expires_at_ms"] <= self._clock():
             raise Problem("otp-expired", "The code has expired; make the payment again.")
-        if not is_same(row["code_hash"], self._codes.hash(code, bound_to=payment_id)):
-            raise Problem("otp-invalid", "Enter the code that was sent for this payment.")
+        if not self._is_code(row["code_hash"], payment_id, code):
+            raise await self._wrong(owner, payment_id, code)
         body = self._vault.open(row["request_sealed"], bound_to=_binding(payment_id))
         return Confirmed(
             payment_id=payment_id,
@@ -120,13 +121,24 @@ class StepUps:
             confirmation_id=new_id("cnf_", self._clock()),
         )
 
-    async def _why_not(self, owner: str, payment_id: str) -> Problem:
-        status = await self._pool.fetchval(store.GET_STEP_UP_STATUS, payment_id, owner)
-        if status is None:
+    async def _why_not(self, owner: str, payment_id: str, code: str) -> Problem:
+        row = await self._pool.fetchrow(store.GET_STEP_UP, payment_id, owner)
+        if row is None:
             return Problem("not-found", "There is no such payment.")
-        if status == REQUIRES_ACTION:
-            return Problem("invalid-state", "Too many wrong codes; make the payment again.")
-        return Problem("invalid-state", f"The payment is {status}.")
+        if row["status"] == REQUIRES_ACTION and row["confirmation_id"] is None:
+            return Problem("otp-locked", "Too many wrong codes; make the payment again.")
+        if row["confirmation_id"] is not None and self._is_code(row["code_hash"], payment_id, code):
+            return Problem("otp-already-used", f"The payment is {row['status']}.")
+        return Problem("invalid-state", f"The payment is {row['status']}.")
+
+    async def _wrong(self, owner: str, payment_id: str, code: str) -> Problem:
+        for row in await self._pool.fetch(store.OTHER_CODES, owner, payment_id):
+            if self._is_code(row["code_hash"], row["payment_id"], code):
+                return Problem("sca-binding-mismatch", "This code is for another payment.")
+        return Problem("otp-invalid", "Enter the code that was sent for this payment.")
+
+    def _is_code(self, code_hash: bytes, payment_id: str, code: str) -> bool:
+        return is_same(code_hash, self._codes.hash(code, bound_to=payment_id))
 
     async def answered(self, confirmation_id: str, response: Response) -> None:
         """Keep the answer to a confirmation, for when it is asked again under its key."""
@@ -136,7 +148,7 @@ class StepUps:
 
     async def expire(self) -> None:
         """Cancel what was not confirmed in time."""
-        await self._pool.execute(store.EXPIRE_STEP_UPS, CODE_TRIES_MAX)
+        await self._pool.execute(store.EXPIRE_STEP_UPS)
 
 
 def _binding(payment_id: str) -> str:

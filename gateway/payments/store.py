@@ -114,17 +114,28 @@ WHERE s.payment_id = $1 AND s.owner = $2 AND s.code_tries < $3 AND s.confirmatio
 RETURNING s.code_hash, s.request_sealed, p.version, p.total_debit, p.total_credit,
     (extract(epoch FROM s.expires_at) * 1000)::bigint AS expires_at_ms
 """
-GET_STEP_UP_STATUS = "SELECT status FROM payments WHERE id = $1 AND owner = $2"
+GET_STEP_UP = """
+SELECT p.status, s.code_hash, s.code_tries, s.confirmation_id
+FROM payments p LEFT JOIN step_ups s ON s.payment_id = p.id
+WHERE p.id = $1 AND p.owner = $2
+"""
+# What of the same customer's waits as well: a code of one may be given for another.
+OTHER_CODES = """
+SELECT s.payment_id, s.code_hash FROM step_ups s JOIN payments p ON p.id = s.payment_id
+WHERE s.owner = $1 AND s.payment_id <> $2 AND s.confirmation_id IS NULL
+  AND p.status = 'requires_action'
+ORDER BY s.expires_at DESC LIMIT 20
+"""
 STORE_CONFIRMATION = """
 UPDATE step_ups SET response_status = $2, response_body = $3 WHERE confirmation_id = $1
 """
-# What was not confirmed in time, or can be no more, has taken nothing and is canceled.
+# What was not confirmed in time has taken nothing and is canceled.
 EXPIRE_STEP_UPS = """
 WITH over AS (
     UPDATE payments p SET status = 'canceled', version = p.version + 1, updated_at = now()
     FROM step_ups s
     WHERE p.id = s.payment_id AND p.status = 'requires_action' AND s.confirmation_id IS NULL
-      AND (s.expires_at <= now() OR s.code_tries >= $1)
+      AND s.expires_at <= now()
     RETURNING p.id, p.version, p.amount_minor, p.currency
 )
 INSERT INTO outbox (payment_id, sequence, type, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.house import House, Reply, changed_config, new_key, running_house, until
@@ -202,7 +203,7 @@ async def test_a_step_up_is_confirmed_by_a_code_and_pays_once(house: House) -> N
     assert again.raw == paid.raw
     assert again.headers["idempotent-replayed"] == "true"
     other_key = await confirm(house, 6, payment_id, code, new_key())
-    assert (other_key.status, other_key.code) == (409, "invalid-state")
+    assert (other_key.status, other_key.code) == (409, "otp-already-used")
     # The first key goes on answering what it answered.
     assert (await house.pay(6, body, key=key)).raw == waiting.raw
     shown = (await trace(house, payment_id, operator(house))).body
@@ -212,22 +213,42 @@ async def test_a_step_up_is_confirmed_by_a_code_and_pays_once(house: House) -> N
     assert len(charged) >= 1
 
 
-async def test_too_many_wrong_codes_cancel_it(house: House) -> None:
-    """After the last try it is canceled, and the right code helps no more."""
+async def test_a_code_is_for_its_payment_and_a_few_tries(house: House) -> None:
+    """Another payment's code says so; after the last try the right code helps no more."""
     body = house.transfer(8, "uzcard", 9, "uzcard", 1_500_000)
     payment_id = (await house.pay(8, body)).body["id"]
     right = await code_of(house, 8)
+    second = (await house.pay(8, body)).body["id"]
+    mixed_up = await confirm(house, 8, second, right, new_key())
+    assert (mixed_up.status, mixed_up.code) == (422, "sca-binding-mismatch")
     for _ in range(5):
         assert (await confirm(house, 8, payment_id, "WRONG2", new_key())).code == "otp-invalid"
     late = await confirm(house, 8, payment_id, right, new_key())
-    assert (late.status, late.code) == (409, "invalid-state")
-    token = house.user(8)["access_token"]
+    assert (late.status, late.code) == (429, "otp-locked")
+
+
+async def test_what_is_not_confirmed_in_time_is_canceled(house: House) -> None:
+    """It is canceled by itself, and the code helps no more."""
+    payment_id = (await house.pay(14, house.transfer(14, "uzcard", 9, "uzcard", 1_500_000))).body[
+        "id"
+    ]
+    connection = await asyncpg.connect(house.description["database_url"])
+    try:
+        # Five minutes pass.
+        await connection.execute(
+            "UPDATE step_ups SET expires_at = now() WHERE payment_id = $1", payment_id
+        )
+    finally:
+        await connection.close()
+    token = house.user(14)["access_token"]
 
     async def canceled() -> bool:
         reply = await house.call("GET", f"/v1/payments/{payment_id}", token=token)
         return bool(reply.body["status"] == "canceled" and reply.body["next_action"] is None)
 
     await until(canceled, within_s=15)
+    late = await confirm(house, 14, payment_id, await code_of(house, 14), new_key())
+    assert (late.status, late.code) == (409, "invalid-state")
 
 
 async def test_a_merchant_that_cannot_step_up_is_refused(house: House) -> None:
@@ -238,7 +259,7 @@ async def test_a_merchant_that_cannot_step_up_is_refused(house: House) -> None:
     assert len(refused.body["errors"]) == 2
 
 
-# Commissions that are divided and go back -----------------------------------------------------------
+# Commissions that are divided and go back ---------------------------------------------------------
 
 
 async def balances(house: House, *entries: str) -> dict[str, int]:

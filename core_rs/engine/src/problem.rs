@@ -147,6 +147,12 @@ pub const KINDS: &[Kind] = &[
         "The one-time code has been used",
     ),
     kind(
+        "sca-binding-mismatch",
+        422,
+        false,
+        "The one-time code is for another payment",
+    ),
+    kind(
         "otp-locked",
         429,
         true,

@@ -94,6 +94,7 @@ ADVICE: dict[str, str] = {
     "told by `GET /v1/payments/{decision_id}/trace`.",
     "exchange-rate-missing": "Try again later: a limit counts in another currency, and the central "
     "bank's rate of it has not been stored. Operators: `oqim rates import`.",
+    "sca-binding-mismatch": "Ask the customer for the code that was sent for this payment.",
     "four-eyes-required": "Ask another operator to approve the proposal.",
     "proposal-outdated": "Propose again: the rules have moved since this was proposed.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",

@@ -4,14 +4,18 @@
 //! work itself costs, without what prepares it. `tests/core/instructions.py` does that.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;
 use ed25519_dalek::{Signer as _, SigningKey};
+use oqim_engine::admit::{Call, Card, Core, Fresh, Settings, Stop};
 use oqim_engine::iso8583::{Dialect, Packer, Unpacker, Value};
 use oqim_engine::json;
 use oqim_engine::request;
 use oqim_engine::revocation::{RevocationKind, RevocationSet};
+use oqim_engine::routing::RoutingTable;
+use oqim_engine::rules;
 use oqim_engine::token::{Claims, Verifier};
 
 const NOW_S: i64 = 1_795_000_000;
@@ -22,6 +26,44 @@ const BODY: &[u8] = br#"{"operation": "transfer", "amount": 15000000, "currency"
  "capture": "automatic", "description": "Ijara haqi, noyabr (uy 12, xonadon 40)", "purpose": "01",
  "metadata": {"order": "A-2026-000123456", "channel": "mobile-app", "note": "O\u2018zbekiston",
  "branch": "00421", "agent": "agent-7"}}"#;
+
+/// Eight limits that all match, three of them rolling, and a tiered plan.
+const RULES: &[u8] = br#"{
+ "commission_plans": [
+  {"id": "transfer", "priority": 1, "match": {"operation": ["transfer"], "source_scheme": ["humo"]},
+   "payer": "sender", "on_refund": "none",
+   "components": [
+    {"name": "volume", "kind": "tiered", "mode": "graduated", "rounding": "half_even",
+     "vat_percent": "12",
+     "tiers": [{"up_to": 1000000, "percent": "1", "fixed": 0},
+               {"up_to": 10000000, "percent": "0.75", "fixed": 10000},
+               {"up_to": null, "percent": "0.5", "fixed": 20000}]},
+    {"name": "processor", "kind": "fixed", "amount": 20000}],
+   "split": [{"party": "bank", "share": "70"}, {"party": "partner", "share": "30"}]},
+  {"id": "purchase", "priority": 1, "match": {"operation": ["purchase"]}, "payer": "sender",
+   "components": [{"name": "fixed", "kind": "fixed", "amount": 1}], "on_refund": "none"}],
+ "limit_policies": [
+  {"id": "single", "subject": "platform", "window": {"kind": "operation"}, "min_amount": 1,
+   "max_amount": 100000000000000, "currency": "UZS"},
+  {"id": "card-minute", "subject": "card", "window": {"kind": "rolling", "seconds": 60},
+   "max_count": 1000, "currency": "UZS"},
+  {"id": "card-day", "subject": "card", "window": {"kind": "calendar", "unit": "day"},
+   "max_amount": 100000000000000, "max_count": 1000, "currency": "UZS"},
+  {"id": "card-month", "subject": "card", "window": {"kind": "calendar", "unit": "month"},
+   "max_amount": 100000000000000, "currency": "UZS", "match": {"tier": ["identified"]}},
+  {"id": "user-hour", "subject": "user", "window": {"kind": "rolling", "seconds": 3600},
+   "max_amount": 100000000000000, "currency": "UZS"},
+  {"id": "user-year", "subject": "user", "window": {"kind": "calendar", "unit": "year"},
+   "max_amount": 100000000000000, "currency": "UZS"},
+  {"id": "to-card-day", "subject": "destination_card", "currency": "UZS",
+   "window": {"kind": "calendar", "unit": "day"}, "max_count": 1000},
+  {"id": "device-day", "subject": "device", "window": {"kind": "rolling", "seconds": 86400},
+   "max_amount": 100000000000000, "currency": "UZS", "match": {"channel": ["mobile"]}}],
+ "rates": []}"#;
+
+const ROUTING: &[u8] = br#"{"bins": [{"prefix": "9860", "scheme": "humo"}],
+ "routes": [{"operation": "transfer", "source_scheme": "humo", "destination_scheme": "humo",
+  "currencies": ["UZS"], "legs": [{"connector": "humo", "kind": "transfer"}]}]}"#;
 
 const FIELDS: [(u8, &str); 16] = [
     (2, "4242424242424242"),
@@ -101,6 +143,74 @@ fn token_cached(times: u64) {
     }
 }
 
+fn core() -> Core {
+    let settings = Settings {
+        issuer: "https://oqim".into(),
+        audience: "oqim-api".into(),
+        lookup_key: vec![1; 32],
+        quote_key: vec![2; 32],
+        quote_ttl_ms: 60_000,
+        feed_age_ms_max: 5_000,
+        token_cache_size_max: 1_024,
+        card_cache_size_max: 1_024,
+        subject_cache_size_max: 1_024,
+    };
+    let rules = Arc::new(rules::read(RULES).expect("rules"));
+    let routing = RoutingTable::read(ROUTING).expect("routing");
+    let mut core = Core::new(settings, rules, 1, routing);
+    let public = key().verifying_key();
+    core.verifier
+        .add_key("k1", public.as_bytes())
+        .expect("a sound key");
+    core.revocations.mark_fresh(NOW_S * 1_000);
+    let card = Card {
+        owner: "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS".into(),
+        scheme: "humo".into(),
+        bin: "986001".into(),
+        lookup: core.lookup_of("9860010000000025"),
+        is_active: true,
+        version: 1,
+    };
+    core.put_card("card_01KAJ7Y8W0ABCDEFGHJKMNPQRS", Some(card));
+    core
+}
+
+/// A payment of a caller, a card and subjects that are all in memory, and its release.
+fn admit(times: u64) {
+    let mut core = core();
+    let token = [b"Bearer ", token(0).as_slice()].concat();
+    let headers: [(&[u8], &[u8]); 6] = [
+        (b"Host", b"api.example"),
+        (b"User-Agent", b"oqim-mobile/4.2 (Android 15)"),
+        (b"Accept", b"application/json"),
+        (b"Content-Type", b"application/json"),
+        (b"Authorization", &token),
+        (b"Idempotency-Key", b"01KAJ7Y8W0ABCDEFGHJKMNPQRS"),
+    ];
+    let call = Call {
+        method: "POST",
+        path: "/v1/payments",
+        headers: &headers,
+        body: BODY,
+        now_ms: NOW_S * 1_000,
+        fresh: Fresh::default(),
+        is_stepped_up: false,
+    };
+    match core.admit(call) {
+        Err(Stop::Missing(missing)) => {
+            assert_eq!(4, missing.subjects.len());
+            for subject in &missing.subjects {
+                core.book.load(subject, 0, b"").expect("no state yet");
+            }
+        }
+        other => panic!("nothing was in memory: {other:?}"),
+    }
+    for _ in 0..times {
+        let admission = core.admit(black_box(call)).expect("it is admitted");
+        core.release(black_box(&admission));
+    }
+}
+
 fn revocation(times: u64) {
     let mut set = RevocationSet::default();
     for number in 0..REVOKED {
@@ -145,7 +255,8 @@ fn iso8583(times: u64) {
 /// A name, and what does its work so many times.
 type Case = (&'static str, fn(u64));
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
+    ("admit", admit),
     ("json_parse", json_parse),
     ("json_body", json_body),
     ("token_cold", token_cold),

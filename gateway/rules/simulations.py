@@ -33,7 +33,7 @@ DECISIONS_MAX = 100_000
 OPEN_MAX = 20
 # A decision may name a generation of before its span: its quote's, or one just replaced.
 _GENERATIONS_BEFORE_MS = 3_600_000
-# Clocks of workers differ: a generation may decide before the moment it says.
+# A generation may decide before the moment it says: clocks differ, and requests wait.
 _CLOCKS_DIFFER_MS = 60_000
 
 ADD = """
@@ -259,9 +259,10 @@ class _Replay:
     async def _generations(self, from_ms: int) -> list[_Life]:
         """Return the generations that decisions of the span may name."""
         since = moment(from_ms - _GENERATIONS_BEFORE_MS)
-        rows = await self._pool.fetch(store.GENERATIONS_OF_SPAN, since, moment(self._to_ms))
+        until = moment(self._to_ms + _CLOCKS_DIFFER_MS)
+        rows = await self._pool.fetch(store.GENERATIONS_OF_SPAN, since, until)
         begins = [millis(row["created_at"]) for row in rows]
-        ends = [*begins[1:], self._to_ms]
+        ends = [min(end, self._to_ms) for end in [*begins[1:], self._to_ms]]
         return [
             _Life(row["seq"], from_ms, to_ms)
             for row, from_ms, to_ms in zip(rows, begins, ends, strict=True)
@@ -273,8 +274,8 @@ class _Replay:
             generation = await store.read_generation(connection, life.seq)
         rules, gave_way = await drafted(self._wish, generation.entries, generation.rates)
         since = max(life.from_ms, self._from_ms)
-        for entry in gave_way:
-            # One that decided nothing of the span is not missed.
+        # Those that decided nothing of the span are not missed.
+        for entry in gave_way if since < life.to_ms else ():
             told = f"The draft stands in place of {entry.id} version {entry.version}."
             if entry.is_in_force_within(since, life.to_ms) and told not in self._notes:
                 self._notes.append(told)

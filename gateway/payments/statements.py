@@ -103,6 +103,9 @@ WITH key AS MATERIALIZED (
     ON CONFLICT (id) DO UPDATE SET
         version = excluded.version, status = excluded.status, details = excluded.details,
         destination_pan = excluded.destination_pan, record = excluded.record,
+        commission_payer = excluded.commission_payer,
+        commission_total = excluded.commission_total,
+        commission_vat = excluded.commission_vat,
         commission_plan = excluded.commission_plan,
         commission_version = excluded.commission_version,
         commission_lines = excluded.commission_lines,

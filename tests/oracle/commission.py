@@ -109,7 +109,8 @@ def commission_on(plan: Plan, amount: int) -> Commission:
         if component.get("vat_percent") is not None:
             lines.append(_vat(line, component["vat_percent"]))
     total = sum(line.amount for line in lines)
-    payer = plan["payer"]
+    # The receiver of a purchase may be called by its name.
+    payer = "receiver" if plan["payer"] == "merchant" else plan["payer"]
     return Commission(
         plan=plan["id"],
         version=plan["version"],
@@ -119,7 +120,7 @@ def commission_on(plan: Plan, amount: int) -> Commission:
         vat_total=sum(line.amount for line in lines if line.kind == "vat"),
         split=split(plan.get("split") or (), total),
         total_debit=amount + total if payer == "sender" else amount,
-        total_credit=amount - total if payer in ("receiver", "merchant") else amount,
+        total_credit=amount - total if payer == "receiver" else amount,
     )
 
 

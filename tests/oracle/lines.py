@@ -36,7 +36,8 @@ EVENTS: Mapping[str, frozenset[str]] = {
     "capture": frozenset({"amount"}),
     "refund": frozenset({"amount"}),
 }
-"""The members of each event, besides `at`, `event` and `id`."""
+"""What each event is read for, besides `at`, `event` and `id`. What happens later may repeat what
+the payment said; it is passed over."""
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _CURRENCY = re.compile(r"[A-Z]{3}")
@@ -65,7 +66,7 @@ def read_line(text: str | bytes) -> dict[str, Any]:
     event = _text(line, "event")
     if event not in EVENTS:
         raise MalformedLine(f"no such event: {event}")
-    unknown = line.keys() - EVENTS[event] - {"at", "event", "id"}
+    unknown = line.keys() - EVENTS["pay"] - {"at", "event", "id"}
     if unknown:
         raise MalformedLine(f"not known: {', '.join(sorted(unknown))}")
     _text(line, "id")

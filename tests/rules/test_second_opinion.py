@@ -306,7 +306,7 @@ GOOD = pay("p2", 100, at(1))
             )
         ),
         json.dumps(GOOD)[:-1] + ', "amount": 100}',
-        json.dumps(later("cancel", "p1", at(1), amount=1)),
+        json.dumps(later("cancel", "p1", at(1), surprise=1)),
         json.dumps(later("capture", "p1", at(1))),
         json.dumps(later("capture", "p1", at(1), amount=0)),
         json.dumps(later("refund", "p1", at(1), amount="1")),

@@ -47,7 +47,7 @@ const EVENTS: [(&str, Event); 5] = [
     ("refund", Event::Refund),
 ];
 
-const PAY_MEMBERS: [&str; 18] = [
+const MEMBERS: [&str; 18] = [
     "at",
     "event",
     "id",
@@ -67,8 +67,6 @@ const PAY_MEMBERS: [&str; 18] = [
     "channel",
     "device",
 ];
-const AMOUNT_MEMBERS: [&str; 4] = ["at", "event", "id", "amount"];
-const END_MEMBERS: [&str; 3] = ["at", "event", "id"];
 
 #[derive(Debug, Default)]
 struct States(HashMap<Arc<str>, State>);
@@ -169,22 +167,17 @@ impl Decider {
                 "/event: Must be one of: pay, decline, cancel, capture, refund.".to_owned(),
             );
         };
-        let known: &[&str] = match event {
-            Event::Pay => &PAY_MEMBERS,
-            Event::Capture | Event::Refund => &AMOUNT_MEMBERS,
-            Event::Decline | Event::Cancel => &END_MEMBERS,
-        };
         let mut faults = Faults::default();
-        let object = Object::read(&value, known, &mut faults).ok_or("it is not an object")?;
+        // What happens later may repeat what the payment said; it is passed over.
+        let object = Object::read(&value, &MEMBERS, &mut faults).ok_or("it is not an object")?;
         let id = object.needed_text("id", TEXT_LENGTH_MAX, &mut faults);
         let at_ms = object.needed_text("at", 40, &mut faults).map(parse_rfc3339);
         if at_ms == Some(None) {
             faults.at("at", "Must be an RFC 3339 time with an offset.");
         }
-        let amount = if known.contains(&"amount") {
-            object.needed_integer("amount", 1, AMOUNT_MAX, &mut faults)
-        } else {
-            Some(0)
+        let amount = match event {
+            Event::Decline | Event::Cancel => Some(0),
+            _ => object.needed_integer("amount", 1, AMOUNT_MAX, &mut faults),
         };
         let facts = if *event == Event::Pay {
             read_facts(&object, &mut faults)

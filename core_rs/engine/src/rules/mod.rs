@@ -98,9 +98,11 @@ pub enum Payer {
 }
 
 impl Payer {
-    const ALL: [(&'static str, Self); 3] = [
+    const ALL: [(&'static str, Self); 4] = [
         ("sender", Self::Sender),
         ("receiver", Self::Receiver),
+        // The receiver of a purchase, by its name.
+        ("merchant", Self::Receiver),
         ("bank", Self::Bank),
     ];
 

@@ -37,7 +37,7 @@ def plan(id: str, **changes: Any) -> dict[str, Any]:
     return {
         "id": id,
         "priority": 900,
-        "match": {"operation": ["purchase"], "merchant": ["mer_nobody"]},
+        "match": {"operation": ["purchase"], "merchant": [f"mer_{id}"]},
         "payer": "receiver",
         "components": [{"name": "bank", "kind": "percent", "percent": "2"}],
     } | changes
@@ -46,6 +46,14 @@ def plan(id: str, **changes: Any) -> dict[str, Any]:
 def moment(**ahead: float) -> str:
     """Return a time from now, RFC 3339."""
     return (datetime.now(UTC) + timedelta(**ahead)).isoformat(timespec="milliseconds")
+
+
+async def span_since(before: str) -> dict[str, str]:
+    """Return the span from a moment to now, with all in it that has been answered by now."""
+    # A span ends before its last millisecond, in which the last answer may have been given.
+    here = moment()
+    await until(lambda: moment() > here, within_s=5)
+    return {"from": before, "to": moment()}
 
 
 @dataclass(slots=True)

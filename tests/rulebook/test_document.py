@@ -100,7 +100,8 @@ def test_a_document_is_what_the_core_reads() -> None:
 
 
 def test_what_a_draft_meets_is_named() -> None:
-    draft, other = plan("draft", version=1), plan("other", version=4)
+    draft = plan("draft", version=1)
+    other = plan("other", version=4, match=draft["match"])
     apart = plan("apart", version=1, priority=5)
     entries = [
         Entry("plan", one["id"], one["version"], msgspec.json.encode(one), None, None)

@@ -126,7 +126,10 @@ async def test_later_files_are_told_of_and_not_used(pool: asyncpg.Pool) -> None:
         ({"limit_policies": [policy("p", max_amount=-1)]}, "/limit_policies/0/max_amount"),
         ({"commission_plans": [plan("p", version=2)]}, "version 1"),
         ({"commission_plans": [plan("p", effective_from="soon")]}, "/effective_from"),
-        ({"commission_plans": [plan("a"), plan("b")]}, "/commission_plans/1"),
+        (
+            {"commission_plans": [plan("a"), plan("b", match=plan("a")["match"])]},
+            "/commission_plans/1",
+        ),
         ({"rates": [{"currency": "usd", "date": "2026-11-20", "rate": "1"}]}, "currency"),
         ({"surprise": []}, "surprise"),
     ],

@@ -115,8 +115,8 @@ async def test_of_two_proposals_for_one_rule_the_later_is_outdated(office: Offic
 
 async def test_what_no_longer_fits_says_why(office: Office) -> None:
     """Two plans that each fit alone: the second approval names the first."""
-    first = await office.propose(PLANS, plan("fits-1", priority=901))
-    second = await office.propose(PLANS, plan("fits-2", priority=901))
+    first = await office.propose(PLANS, plan("fits-1"))
+    second = await office.propose(PLANS, plan("fits-2", match=plan("fits-1")["match"]))
     before = await office.generation()
     await office.approve(first)
     reply = await office.decide(second)

@@ -284,7 +284,8 @@ BAD_SIMULATIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"limit_policies": [policy("a"), policy("a")]}, {"/limit_policies/1"},
     ),
     "drafts that meet each other": (
-        {"commission_plans": [plan("a"), plan("b")]}, {"/commission_plans/1"},
+        {"commission_plans": [plan("a"), plan("b") | {"match": plan("a")["match"]}]},
+        {"/commission_plans/1"},
     ),
     "a version": ({"limit_policies": [policy("a", version=1)]}, {"/limit_policies/0/version"}),
     "a draft that is no object": ({"limit_policies": [1]}, {"/limit_policies/0"}),

@@ -53,6 +53,8 @@ from gateway.payments.reads import Reads
 from gateway.payments.recovery import Recovery
 from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays
+from gateway.payments.review_routes import routes as review_routes
+from gateway.payments.reviews import Reviews
 from gateway.payments.routes import PaymentRoutes
 from gateway.payments.routes import routes as payment_routes
 from gateway.payments.service import Payments
@@ -299,9 +301,10 @@ async def _open_payments(
         sequences=sequences,
         worker=worker,
     )
+    reviews = Reviews(pool, payments, actions, reads, clock)
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
     recovery = Recovery(
-        pool, payments, actions, step_ups, ground.metrics, settings.recovery, worker=worker
+        pool, payments, actions, step_ups, reviews, ground.metrics, settings.recovery, worker=worker
     )
     handlers = PaymentRoutes(
         core=core,
@@ -318,7 +321,7 @@ async def _open_payments(
     recovery.start()
     stack.push_async_callback(recovery.close)
     stack.push_async_callback(payments.drain)
-    routes = payment_routes(handlers, payments)
+    routes = [*payment_routes(handlers, payments), *review_routes(reviews, ground.cursors)]
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
 
 

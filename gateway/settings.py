@@ -84,6 +84,7 @@ class Recovery(_Section, frozen=True):
     retry_first_s: float
     retry_last_s: float
     not_found_final_s: float
+    tries_max: int
     batch_size_max: int
 
 

@@ -32,6 +32,7 @@ from gateway.payments.model import (
     Payment,
     absorb,
     copy_of,
+    move_action,
     move_attempt,
     payment_json,
     refund_json,
@@ -337,6 +338,11 @@ class Actions:
     ) -> Response:
         for _ in range(_RECORD_TRIES_MAX):
             payment, attempts = await self._reads.whole(action.payment_id)
+            # Read after the payment: whoever concludes it from here on moves the version.
+            current = await self._reads.action(action.id)
+            if not current.is_open:
+                body = _body(current, payment, attempts)
+                return Response(201 if current.kind == "refund" else 200, body)
             fact, response = _conclude(payment, attempts, action, result, commission)
             if not result.sent:
                 fact.frees = scope
@@ -346,6 +352,12 @@ class Actions:
                 continue
             return response
         raise Problem("unavailable", "The payment is busy; ask for it to see what became of it.")
+
+    async def settle(self, action: Action, result: Result) -> None:
+        """Record what became known of an action in doubt, unless it is known already."""
+        payment, _ = await self._reads.whole(action.payment_id)
+        commission = self._commission(action.kind, payment, action.amount_minor)
+        await self._record(action, result, commission, None)
 
     async def resolve(self, action: Action, *, wait_s: float) -> None:
         """Take up an action in doubt: send it again under the same reference."""
@@ -364,13 +376,13 @@ def _conclude(
     """Return the fact a result makes of an action, and the answer to the one who asked."""
     payment, action = copy_of(payment), replace(action)
     if result.outcome.is_unknown:
-        action.state = "unknown"
+        move_action(action, "unknown")
         told = (201 if action.kind == "refund" else 202, _body(action, payment, attempts))
         fact = Fact(payment, action=ActionFact(action, UNKNOWN_WAIT_S, told))
         return fact, Response(*told)
     if result.outcome.is_approved or result.outcome is Outcome.ALREADY_REVERSED:
         return _done(payment, attempts, action, result, commission)
-    action.state = "failed"
+    move_action(action, "failed")
     action.decline_code = result.outcome.code
     if action.kind == "refund":
         payment.amount_refunding -= action.amount_minor
@@ -395,7 +407,7 @@ def _done(
     result: Result,
     commission: Commission | None,
 ) -> tuple[Fact, Response]:
-    action.state = "succeeded"
+    move_action(action, "succeeded")
     fact = Fact(payment, action=ActionFact(action))
     status = 200
     if action.kind == "capture":

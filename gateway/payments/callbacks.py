@@ -115,12 +115,12 @@ class Callbacks:
             event.currency is not None and event.currency != payment.currency
         ):
             detail = f"{attempt.id}: a callback tells another amount or currency"
-            await self._reads.open_conflict(payment.id, attempt.id, detail)
+            await self._reads.open_conflict(payment.id, attempt.id, detail, at_ms=self._clock())
             return "conflict"
         if event.reversed and not attempt.is_open:
             detail = f"{attempt.id} is {attempt.state} and is now told to be reversed"
             if attempt.state not in ("reversed", "voided", "declined"):
-                await self._reads.open_conflict(payment.id, attempt.id, detail)
+                await self._reads.open_conflict(payment.id, attempt.id, detail, at_ms=self._clock())
                 return "conflict"
             return "ignored"
         was_open = attempt.is_open

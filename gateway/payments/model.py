@@ -43,6 +43,14 @@ ATTEMPT_TRANSITIONS: dict[str, frozenset[str]] = {
     "expired": frozenset(),
 }
 
+# What a capture, a cancel or a refund may become.
+ACTION_TRANSITIONS: dict[str, frozenset[str]] = {
+    "pending": frozenset({"unknown", "succeeded", "failed"}),
+    "unknown": frozenset({"unknown", "succeeded", "failed"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+}
+
 OPEN_ATTEMPT_STATES = frozenset({"sent", "unknown", "reversing"})
 
 _MESSAGES = {
@@ -191,6 +199,17 @@ class Action:
     reason: str | None = None
     decline_code: str | None = None
     tries: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return bool(ACTION_TRANSITIONS[self.state])
+
+
+def move_action(action: Action, state: str) -> None:
+    """Change an action's state as the table allows; anything else is a fault of ours."""
+    if state not in ACTION_TRANSITIONS[action.state]:
+        raise AssertionError(f"{action.id}: {action.state} cannot become {state}")
+    action.state = state
 
 
 # The API's shapes -------------------------------------------------------------------------

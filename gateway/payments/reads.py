@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from gateway.kernel.ids import attempt_id
+from gateway.kernel.ids import attempt_id, new_id
 from gateway.payments import store
 from gateway.payments.model import Action, Attempt, Payment
 
@@ -65,6 +65,13 @@ class Reads:
         rows = await self._pool.fetch(store.GET_ATTEMPTS, [attempt_id])
         return store.attempt_of(rows[0]) if rows else None
 
+    async def action(self, action_id: str) -> Action:
+        """Return one action. Raises LookupError."""
+        row = await self._pool.fetchrow(store.GET_ACTION, action_id)
+        if row is None:
+            raise LookupError(action_id)
+        return store.action_of(row)
+
     async def postpone(self, attempt_id: str, wait_s: float) -> None:
         """Let recovery look at an open attempt again after `wait_s`."""
         await self._pool.execute(store.POSTPONE_ATTEMPT, attempt_id, wait_s)
@@ -73,6 +80,9 @@ class Reads:
         """Let recovery look at an open action again after `wait_s`."""
         await self._pool.execute(store.POSTPONE_ACTION, action_id, wait_s)
 
-    async def open_conflict(self, payment_id: str, attempt_id: str | None, detail: str) -> None:
+    async def open_conflict(
+        self, payment_id: str, attempt_id: str | None, detail: str, *, at_ms: int
+    ) -> None:
         """Keep two facts that contradict, for an operator."""
-        await self._pool.execute(store.OPEN_CONFLICT, payment_id, attempt_id, detail)
+        review_id = new_id("rev_", at_ms)
+        await self._pool.execute(store.OPEN_CONFLICT, payment_id, attempt_id, detail, review_id)

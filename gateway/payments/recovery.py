@@ -17,6 +17,7 @@ from gateway.kernel.metrics import Metrics
 from gateway.payments import store
 from gateway.payments.actions import Actions
 from gateway.payments.model import Action, Attempt
+from gateway.payments.reviews import Reviews
 from gateway.payments.service import Payments
 from gateway.payments.step_up import StepUps
 from gateway.settings import Recovery as RecoverySettings
@@ -35,6 +36,7 @@ class Recovery:
         payments: Payments,
         actions: Actions,
         step_ups: StepUps,
+        reviews: Reviews,
         metrics: Metrics,
         settings: RecoverySettings,
         *,
@@ -44,6 +46,7 @@ class Recovery:
         self._payments = payments
         self._actions = actions
         self._step_ups = step_ups
+        self._reviews = reviews
         self._metrics = metrics
         self._settings = settings
         self._worker = worker
@@ -78,6 +81,7 @@ class Recovery:
 
     async def _look(self) -> None:
         await self._step_ups.expire()
+        await self._reviews.close_settled()
         free = self._settings.batch_size_max - len(self._running)
         if free <= 0:
             return
@@ -98,6 +102,9 @@ class Recovery:
         self._metrics.count("recoveries", kind)
         async with self._slots:
             try:
+                if one.tries > self._settings.tries_max:
+                    reason = f"not settled after {self._settings.tries_max} tries"
+                    await self._reviews.open(one, reason)
                 if isinstance(one, Attempt):
                     await self._payments.resolve(
                         one, wait_s=wait_s, not_found_final_s=self._settings.not_found_final_s

@@ -386,7 +386,9 @@ class Payments:
                 )
             except Contradiction as contradiction:
                 log.error("two facts contradict", payment=payment.id, detail=str(contradiction))
-                await self._reads.open_conflict(payment.id, attempt.id, str(contradiction))
+                await self._reads.open_conflict(
+                    payment.id, attempt.id, str(contradiction), at_ms=self._clock()
+                )
                 return Settled(payment, attempts, Next.NOTHING)
             if concluded is None:
                 return Settled(payment, attempts, Next.NOTHING)
@@ -431,6 +433,12 @@ class Payments:
         result = await connector.reverse(instruction)
         if result.outcome not in _FINAL_REVERSALS:
             return payment, attempts
+        return await self.reversed(payment, attempts, attempt)
+
+    async def reversed(
+        self, payment: Payment, attempts: list[Attempt], attempt: Attempt
+    ) -> tuple[Payment, list[Attempt]]:
+        """Record that a reversal is done, unless the attempt has ended already."""
         for _ in range(_SETTLE_TRIES_MAX):
             current = next(one for one in attempts if one.id == attempt.id)
             if not current.is_open:

@@ -149,7 +149,12 @@ HEARTBEAT = "UPDATE workers SET seen_at = now() WHERE id = $1"
 RETIRE_WORKER = "UPDATE workers SET seen_at = 'epoch' WHERE id = $1"
 NEXT_BLOCK = "SELECT nextval('attempt_blocks')"
 OPEN_CONFLICT = """
-INSERT INTO conflicts (payment_id, attempt_id, detail) VALUES ($1, $2, $3)
+WITH conflict AS (
+    INSERT INTO conflicts (payment_id, attempt_id, detail) VALUES ($1, $2, $3)
+    RETURNING id, payment_id, detail
+)
+INSERT INTO reviews (id, payment_id, kind, subject_id, reason, status)
+SELECT $4, payment_id, 'conflict', id::text, detail, 'open' FROM conflict
 """
 
 

@@ -1,0 +1,123 @@
+"""HTTP in and out of what operators settle: reviews, and the money in doubt."""
+
+from typing import Annotated
+
+import msgspec
+
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.messages import Request, Response, json_response
+from gateway.kernel.http.read import body_as, no_body, query_as
+from gateway.kernel.http.routes import Route
+from gateway.payments.reviews import InDoubtView, ProposalBody, Reviews, ReviewView, Status
+
+_TAG = "operators"
+_READ, _WRITE = "admin:read", "admin:write"
+_LIST = "reviews"
+_FIRST = "rev_~"
+
+
+class ReviewPage(msgspec.Struct):
+    """A page of reviews."""
+
+    data: list[ReviewView]
+    next_cursor: str | None
+
+
+class ReviewsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """How reviews are listed."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    cursor: str | None = None
+    status: Status | None = None
+
+
+class _Handlers:
+    def __init__(self, reviews: Reviews, cursors: Cursors) -> None:
+        self._reviews = reviews
+        self._cursors = cursors
+
+    async def page(self, request: Request) -> Response:
+        query = query_as(request, ReviewsQuery)
+        before, bound = _FIRST, query.status or ""
+        if query.cursor is not None:
+            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
+        found = await self._reviews.page(before=before, status=query.status, limit=query.limit + 1)
+        next_cursor = None
+        if len(found) > query.limit:
+            found = found[: query.limit]
+            next_cursor = self._cursors.encode(found[-1].id, list_name=_LIST, bound_to=bound)
+        return json_response(200, ReviewPage(found, next_cursor))
+
+    async def get(self, request: Request) -> Response:
+        return json_response(200, await self._reviews.get(request.params["id"]))
+
+    async def propose(self, request: Request) -> Response:
+        body = body_as(request, ProposalBody)
+        shown = await self._reviews.propose(request.params["id"], body, request.who.sub)
+        return json_response(201, shown)
+
+    async def approve(self, request: Request) -> Response:
+        no_body(request)
+        shown = await self._reviews.approve(request.params["id"], request.who.sub)
+        return json_response(200, shown)
+
+    async def in_doubt(self, request: Request) -> Response:
+        return json_response(200, await self._reviews.money_in_doubt())
+
+
+def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
+    """Return the routes of reviews."""
+    handlers = _Handlers(reviews, cursors)
+    return [
+        Route(
+            method="GET",
+            path="/admin/v1/reviews",
+            handler=handlers.page,
+            summary="List payments that a human must settle, newest first",
+            tag=_TAG,
+            scope=_READ,
+            query=ReviewsQuery,
+            answers={200: ReviewPage},
+            problems=("invalid-query", "invalid-cursor"),
+        ),
+        Route(
+            method="GET",
+            path="/admin/v1/reviews/{id}",
+            handler=handlers.get,
+            summary="Get a review",
+            tag=_TAG,
+            scope=_READ,
+            answers={200: ReviewView},
+            problems=("not-found",),
+        ),
+        Route(
+            method="POST",
+            path="/admin/v1/reviews/{id}/proposals",
+            handler=handlers.propose,
+            summary="Say what became of it; another operator approves",
+            tag=_TAG,
+            scope=_WRITE,
+            body=ProposalBody,
+            answers={201: ReviewView},
+            problems=("not-found", "invalid-state"),
+        ),
+        Route(
+            method="POST",
+            path="/admin/v1/reviews/{id}/approve",
+            handler=handlers.approve,
+            summary="Settle it as another operator proposed",
+            tag=_TAG,
+            scope=_WRITE,
+            answers={200: ReviewView},
+            problems=("not-found", "four-eyes-required", "invalid-state"),
+        ),
+        Route(
+            method="GET",
+            path="/admin/v1/money-in-doubt",
+            handler=handlers.in_doubt,
+            summary="Money of which nobody can say yet where it is",
+            tag=_TAG,
+            scope=_READ,
+            answers={200: InDoubtView},
+        ),
+    ]

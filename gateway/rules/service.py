@@ -5,8 +5,8 @@ against what is in force by then, makes the next generation of rules in one tran
 answers once every worker decides by it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -41,14 +41,6 @@ _WHAT_IF_SPAN_MS = 24 * 3_600_000
 _NO_RULE = "There is no such rule."
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What an approval made."""
-
-    generation: int
-    version: int | None
-
-
 class Rules:
     """The use cases.
 
@@ -72,6 +64,7 @@ class Rules:
         self._simulations = simulations
         self._everywhere = everywhere
         self._catch_up = catch_up
+        self._approving = asyncio.Lock()
 
     # Proposing ----------------------------------------------------------------------------------
 
@@ -230,18 +223,24 @@ class Rules:
             Problem: `not-found`, `four-eyes-required`, `invalid-state` when it was decided before,
                 `proposal-outdated` when it does not fit what is in force by now.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
+        # One here at a time: those who wait for the lock must not hold the pool's connections.
+        async with (
+            self._approving,
+            self._pool.acquire() as connection,
+            connection.transaction(),
+        ):
             await connection.execute(store.LOCK)
             row = await self._open_proposal(connection, proposal_id)
             if row["proposed_by"] == actor:
                 raise Problem("four-eyes-required", "Another operator must approve it.")
             made = await self._put_into_force(connection, row, actor)
-        log.info("rules approved", proposal=proposal_id, generation=made.generation)
+        log.info("rules approved", proposal=proposal_id, generation=made)
         await self._catch_up()
-        await self._everywhere.wait_for(made.generation)
+        await self._everywhere.wait_for(made)
         return await self._shown(proposal_id)
 
-    async def _put_into_force(self, connection: Any, row: Any, actor: str) -> _Made:
+    async def _put_into_force(self, connection: Any, row: Any, actor: str) -> int:
+        """Write the next generation with the proposal in it, and return its number."""
         at_ms = self._clock()
         newest = await store.read_generation(connection, await store.newest(connection))
         from_ms = millis_or_none(row["effective_from"])
@@ -302,7 +301,7 @@ class Rules:
                 "effective_from": rfc3339(begins_ms),
             },
         )
-        return _Made(made, version)
+        return made
 
     async def _next(self, connection: Any, row: Any) -> Entry:
         version = await store.next_version(connection, row["kind"], row["target_id"])

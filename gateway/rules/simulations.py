@@ -6,6 +6,7 @@ dead worker left another takes up from its beginning. Nothing that is replayed i
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -242,12 +243,17 @@ class _Replay:
         await self._say(0, total)
         done = 0
         coming = deque(await self._generations(from_ms))
-        async for batch in history.batches(self._pool, from_ms, to_ms):
-            while coming and coming[0].from_ms <= batch.until_ms + _CLOCKS_DIFFER_MS:
-                await self._use(coming.popleft())
-            await asyncio.to_thread(self._engine.feed, batch.events)
-            done += batch.decisions
-            await self._say(done, None)
+        began = time.monotonic()
+        async with contextlib.aclosing(history.batches(self._pool, from_ms, to_ms)) as batches:
+            async for batch in batches:
+                while coming and coming[0].from_ms <= batch.until_ms + _CLOCKS_DIFFER_MS:
+                    await self._use(coming.popleft())
+                await asyncio.to_thread(self._engine.feed, batch.events)
+                done += batch.decisions
+                await self._say(done, None)
+                # Payments come first: as long as a batch took, the loop is theirs.
+                await asyncio.sleep(time.monotonic() - began)
+                began = time.monotonic()
         return self._engine.report(), self._notes
 
     async def _say(self, done: int, total: int | None) -> None:
@@ -261,7 +267,10 @@ class _Replay:
         since = moment(from_ms - _GENERATIONS_BEFORE_MS)
         until = moment(self._to_ms + _CLOCKS_DIFFER_MS)
         rows = await self._pool.fetch(store.GENERATIONS_OF_SPAN, since, until)
-        begins = [millis(row["created_at"]) for row in rows]
+        if not rows:
+            return []
+        # Whatever was decided first was decided by the first of them.
+        begins = [from_ms, *(millis(row["created_at"]) for row in rows[1:])]
         ends = [min(end, self._to_ms) for end in [*begins[1:], self._to_ms]]
         return [
             _Life(row["seq"], from_ms, to_ms)

@@ -106,18 +106,20 @@ class WhatIfs:
             Problem: `not-found`; `invalid-state` when it has ended.
         """
         async with self._pool.acquire() as connection, connection.transaction():
-            if not await self._simulations.cancel(connection, simulation_id):
-                await self.get(simulation_id)
-                raise Problem("invalid-state", "The simulation has ended.")
-            await audit.record(
-                connection,
-                at_ms=self._clock(),
-                actor=actor,
-                action="simulation.cancel",
-                object=simulation_id,
-                detail={},
-            )
-        return await self.get(simulation_id)
+            was_running = await self._simulations.cancel(connection, simulation_id)
+            if was_running:
+                await audit.record(
+                    connection,
+                    at_ms=self._clock(),
+                    actor=actor,
+                    action="simulation.cancel",
+                    object=simulation_id,
+                    detail={},
+                )
+        view = await self.get(simulation_id)
+        if not was_running:
+            raise Problem("invalid-state", "The simulation has ended.")
+        return view
 
 
 def _span(asked: Asked, at_ms: int) -> tuple[int, int, list[Fault]]:

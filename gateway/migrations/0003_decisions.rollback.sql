@@ -1,4 +1,5 @@
 DROP TABLE step_ups;
+ALTER TABLE refusals DROP COLUMN request_id;
 ALTER TABLE actions DROP COLUMN commission_returned;
 ALTER TABLE payments
     DROP COLUMN commission_split,

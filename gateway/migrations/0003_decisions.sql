@@ -12,6 +12,10 @@ ALTER TABLE payments
 
 ALTER TABLE actions ADD COLUMN commission_returned bigint NOT NULL DEFAULT 0;
 
+-- A refusal is found by the request that it answered as well.
+ALTER TABLE refusals ADD COLUMN request_id text COLLATE "C" NOT NULL DEFAULT '';
+CREATE INDEX refusals_request ON refusals (request_id) WHERE request_id <> '';
+
 -- Payments that pass once a stronger authentication is given.
 CREATE TABLE step_ups (
     payment_id      text COLLATE "C" PRIMARY KEY REFERENCES payments (id),

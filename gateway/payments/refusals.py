@@ -22,13 +22,15 @@ _BATCH_SIZE_MAX = 256
 _QUEUE_SIZE_MAX = 8192
 
 INSERT_REFUSALS = """
-INSERT INTO refusals (id, created_at, owner, merchant_id, code, record)
-SELECT id, to_timestamp(at_ms / 1000.0), owner, merchant_id, code, record
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[])
-     AS t (id, at_ms, owner, merchant_id, code, record)
+INSERT INTO refusals (id, created_at, owner, merchant_id, code, record, request_id)
+SELECT id, to_timestamp(at_ms / 1000.0), owner, merchant_id, code, record, request_id
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[])
+     AS t (id, at_ms, owner, merchant_id, code, record, request_id)
 """
 GET_REFUSAL = """
-SELECT id, owner, merchant_id, code, record FROM refusals WHERE id = $1
+SELECT id, owner, merchant_id, record FROM refusals
+WHERE (id = $1 OR request_id = $1) AND ($2::text IS NULL OR $2 IN (owner, merchant_id))
+ORDER BY id DESC LIMIT 1
 """
 
 
@@ -42,6 +44,7 @@ class StoredRefusal:
     merchant_id: str | None
     code: str
     record: bytes
+    request_id: str
 
 
 class Refusals:
@@ -54,14 +57,16 @@ class Refusals:
             self._flush, _BATCH_SIZE_MAX, _QUEUE_SIZE_MAX
         )
 
-    async def refused(self, refusal: Refusal) -> RefusedByCore:
+    async def refused(self, refusal: Refusal, request_id: str) -> RefusedByCore:
         """Keep a refusal that is a decision, and return what carries it to the caller."""
         decision = refusal.decision
         if decision is None:
             return RefusedByCore(refusal)
         owner, merchant_id, record = decision
         at_ms = self._clock()
-        kept = StoredRefusal(new_id("dec_", at_ms), at_ms, owner, merchant_id, refusal.slug, record)
+        kept = StoredRefusal(
+            new_id("dec_", at_ms), at_ms, owner, merchant_id, refusal.slug, record, request_id
+        )
         try:
             await self._lane.submit(kept)
         except (QueueFull, asyncpg.PostgresError, *CONNECTION_LOST) as error:
@@ -69,17 +74,15 @@ class Refusals:
             return RefusedByCore(refusal)
         return RefusedByCore(refusal, kept.id)
 
-    async def visible(self, decision_id: str, who: str | None) -> bytes | None:
-        """Return the stored decision of a refusal, or None.
+    async def visible(self, refusal_id: str, who: str | None) -> tuple[str, bytes] | None:
+        """Return a refusal's id and its stored decision, or None.
 
         Args:
+            refusal_id: its own, or that of the request it answered.
             who: whose it is, or the merchant it was with; None sees all.
         """
-        row = await self._pool.fetchrow(GET_REFUSAL, decision_id)
-        if row is None or (who is not None and who not in (row["owner"], row["merchant_id"])):
-            return None
-        record: bytes = row["record"]
-        return record
+        row = await self._pool.fetchrow(GET_REFUSAL, refusal_id, who)
+        return None if row is None else (row["id"], row["record"])
 
     async def close(self) -> None:
         """Wait until everything submitted is kept."""
@@ -97,6 +100,7 @@ class Refusals:
             [one.merchant_id for one in kept],
             [one.code for one in kept],
             [one.record for one in kept],
+            [one.request_id for one in kept],
         )
         for entry in batch:
             entry.resolve(None)

@@ -224,16 +224,15 @@ class PaymentRoutes:
             raise Problem("insufficient-scope", "This view is for operators.")
         sought = None if is_operator else who.sub
         decision_id = request.params["id"]
-        if decision_id.startswith("dec_"):
-            record = await self._refusals.visible(decision_id, sought)
-            if record is not None:
-                return json_response(200, trace(decision_id, record, view))
         found = await self._reads.visible(decision_id, sought)
-        if found is None:
+        if found is not None:
+            payment, attempts = found
+            answer = trace(payment.id, payment.record, view, payment=payment, attempts=attempts)
+            return json_response(200, answer)
+        refused = await self._refusals.visible(decision_id, sought)
+        if refused is None:
             raise Problem("not-found", "There is no such payment or refusal.")
-        payment, attempts = found
-        answer = trace(payment.id, payment.record, view, payment=payment, attempts=attempts)
-        return json_response(200, answer)
+        return json_response(200, trace(*refused, view))
 
     async def confirm(self, request: Request) -> Response:
         body = body_as(request, ConfirmBody)
@@ -374,7 +373,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             method="GET",
             path="/v1/payments/{id}/trace",
             handler=handlers.trace,
-            summary="Why: the decisions on a payment, or on a refusal by its `decision_id`",
+            summary="Why: the decisions on a payment, or on a refusal by the id of either",
             tag=_TAG,
             scope="payments:read",
             query=TraceQuery,

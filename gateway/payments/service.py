@@ -113,7 +113,9 @@ class Payments:
             if admission.is_step_up:
                 return await self._step_ups.begin(request, admission, self._waiting(admission))
             payment = self._new_payment(admission)
-            opened = await self._open(payment, admission, *admission.idempotency, payment.id)
+            opened = await self._open(
+                payment, admission, *admission.idempotency, payment.id, request.request_id
+            )
             if isinstance(opened, Attempt):
                 scope, _ = admission.idempotency
                 if request.deadline_ms is None:
@@ -156,7 +158,9 @@ class Payments:
             ):
                 self._core.release(admission)
                 raise Problem("quote-expired", "The commission has changed; pay anew.")
-            opened = await self._open(payment, admission, *key, confirmed.confirmation_id)
+            opened = await self._open(
+                payment, admission, *key, confirmed.confirmation_id, request.request_id
+            )
             if isinstance(opened, Attempt):
                 response = await self._carry(payment, [opened], key[0])
                 await self._step_ups.answered(confirmed.confirmation_id, response)
@@ -178,6 +182,7 @@ class Payments:
         scope: bytes,
         fingerprint: bytes,
         object_id: str,
+        request_id: str,
     ) -> Attempt | Replayed | CardChanged | Admission:
         """Make an intent durable with its first attempt; returns the attempt, or why not.
 
@@ -193,7 +198,7 @@ class Payments:
             self._core.release(admission)
             raise Problem("overloaded", "Too many payments are waiting; try again.") from None
         if isinstance(opened, Refusal):
-            raise await self._refusals.refused(opened)
+            raise await self._refusals.refused(opened, request_id)
         return attempt if isinstance(opened, Opened) else opened
 
     async def _decide_again(self, request: Request) -> Admission:
@@ -210,7 +215,7 @@ class Payments:
             ),
         )
         if isinstance(decision, Refusal):
-            raise await self._refusals.refused(decision)
+            raise await self._refusals.refused(decision, request.request_id)
         return decision
 
     async def _decide(self, request: Request) -> Admission | Response:
@@ -233,7 +238,7 @@ class Payments:
             if replayed is not None:
                 return replayed
         self._metrics.count("payments_refused", decision.slug)
-        raise await self._refusals.refused(decision)
+        raise await self._refusals.refused(decision, request.request_id)
 
     def _waiting(self, admission: Admission) -> Payment:
         """Return a payment that waits for a stronger authentication."""

@@ -63,7 +63,7 @@ def read_draft(kind: Kind, body: bytes, *, at: str = "") -> tuple[Draft, list[Fa
         at: where the body is in what was sent; pointers begin with it.
 
     Raises:
-        Problem: `invalid-request` when it is no object at all.
+        Problem: `rules-invalid` when it is no object at all.
     """
     try:
         sent = msgspec.json.decode(body, type=Members)
@@ -118,13 +118,19 @@ async def faults_of(
     return [*faults, *relative(read, {f"/{LISTS[draft.kind]}/{last}": ""})]
 
 
+# What the core says of a member that it does not know.
+_UNKNOWN_MEMBER = "This member is not known."
+
+
 def invalid(faults: Sequence[Fault]) -> Problem:
     """Return the refusal of a body with everything that is wrong with it, each place once."""
     places: dict[str, str] = {}
     for pointer, detail in faults:
         places.setdefault(pointer, detail)
     shown = tuple(places.items())[:FAULTS_MAX]
-    return Problem("invalid-request", "The rules cannot be used as they are.", errors=shown)
+    is_unknown = bool(shown) and all(detail == _UNKNOWN_MEMBER for _, detail in shown)
+    slug = "unknown-member" if is_unknown else "rules-invalid"
+    return Problem(slug, "The rules cannot be used as they are.", errors=shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             scope=_WRITE,
             body=body,
             answers={201: ProposalView},
-            problems=("invalid-request",),
+            problems=("rules-invalid",),
         ),
         Route(
             method="GET",
@@ -235,7 +235,7 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             scope=_WRITE,
             body=RollbackBody,
             answers={201: ProposalView},
-            problems=("not-found", "invalid-request"),
+            problems=("not-found", "rules-invalid"),
         ),
     ]
 
@@ -272,7 +272,7 @@ def _proposal_routes(handlers: _OfAll) -> list[Route]:
             tag=tag,
             scope=_WRITE,
             answers={200: ProposalView},
-            problems=("not-found", "four-eyes-required", "invalid-state", "proposal-outdated"),
+            problems=("not-found", "four-eyes-required", "invalid-state", "proposal-stale"),
         ),
         Route(
             method="POST",
@@ -300,7 +300,7 @@ def _simulation_routes(handlers: _OfAll) -> list[Route]:
             scope=_WRITE,
             body=SimulationBody,
             answers={202: SimulationView},
-            problems=("invalid-request", "simulation-running"),
+            problems=("rules-invalid", "simulation-running"),
         ),
         Route(
             method="GET",

@@ -78,7 +78,7 @@ class Rules:
             The proposal's view.
 
         Raises:
-            Problem: `invalid-request` with everything that is wrong.
+            Problem: `rules-invalid` with everything that is wrong.
         """
         draft, faults = read_draft(kind, body)
         return await self._propose(draft, faults, actor)
@@ -89,7 +89,7 @@ class Rules:
         """Propose what an earlier version said as the next version of its id.
 
         Raises:
-            Problem: `not-found`, `invalid-request`.
+            Problem: `not-found`, `rules-invalid`.
         """
         entry = await self._views.version(kind, id, version)
         if entry is None:
@@ -221,7 +221,7 @@ class Rules:
 
         Raises:
             Problem: `not-found`, `four-eyes-required`, `invalid-state` when it was decided before,
-                `proposal-outdated` when it does not fit what is in force by now.
+                `proposal-stale` when it does not fit what is in force by now.
         """
         # One here at a time: those who wait for the lock must not hold the pool's connections.
         async with (
@@ -376,4 +376,4 @@ def _is_alive(entries: list[Entry], kind: Kind, id: str, at_ms: int) -> bool:
 
 
 def _outdated(detail: str, faults: list[Fault]) -> Problem:
-    return Problem("proposal-outdated", detail, errors=tuple(faults))
+    return Problem("proposal-stale", detail, errors=tuple(faults))

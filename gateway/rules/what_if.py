@@ -38,7 +38,7 @@ class WhatIfs:
         """Begin a simulation, and return its view.
 
         Raises:
-            Problem: `invalid-request` with everything that is wrong; `simulation-running` when too
+            Problem: `rules-invalid` with everything that is wrong; `simulation-running` when too
                 many are waiting.
         """
         at_ms = self._clock()

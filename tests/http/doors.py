@@ -33,6 +33,7 @@ JSON_DOORS = {
 }
 _MEMBERS = {
     "type", "title", "status", "detail", "code", "request_id", "retryable", "errors",
+    "decision_id",
 }  # fmt: skip
 _pans = itertools.count(1)
 

@@ -95,6 +95,13 @@ OPERATIONS = {
     "DELETE /v1/sessions/{id}",
     "GET /v1/sessions",
     "POST /v1/sessions/revoke-others",
+    "GET /v1/payments/{id}/trace",
+    "POST /v1/payments/{id}/confirm",
+    "GET /admin/v1/reviews",
+    "GET /admin/v1/reviews/{id}",
+    "POST /admin/v1/reviews/{id}/proposals",
+    "POST /admin/v1/reviews/{id}/approve",
+    "GET /admin/v1/money-in-doubt",
 }
 # What a merchant's server may do as well.
 MERCHANT_OPERATIONS = {

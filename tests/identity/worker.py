@@ -39,6 +39,7 @@ from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.routes import RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
 from gateway.kernel.metrics import Metrics
+from tests.cores import rules_of
 
 START_MS = 1_795_000_000_000
 VAULT_KEY = b"v" * 32
@@ -213,7 +214,8 @@ async def running_worker(
         client = redis.asyncio.Redis.from_url(redis_url)
         stack.push_async_callback(client.aclose)
         core = Core(
-            rules=settings.rules,
+            rules=rules_of(settings),
+            generation=1,
             routing=settings.routing,
             issuer=identity.issuer,
             audience=identity.audience,

@@ -117,6 +117,8 @@ async def test_a_refusal_is_traced_by_its_id_and_says_what_would_pass(house: Hou
     assert (single["policy"], single["used"], single["cap"]) == ("single", 0, 5_000_000)
     assert (hour["policy"], hour["used"], hour["asked"]) == ("hour", 4_000_000, 5_000_001)
     assert hour["resets_at"] is not None
+    by_request = await trace(house, refused.body["request_id"], operator(house))
+    assert by_request.body == shown
     # Two millions are left of the hour; no moment helps, since the single one never grows.
     assert shown["nearest"]["amount"] == 2_000_000
     assert "at" not in shown["nearest"]

@@ -105,12 +105,12 @@ async def test_of_two_proposals_for_one_rule_the_later_is_outdated(office: Offic
     second = await office.propose(POLICIES, policy("raced", max_amount=2))
     replies = await asyncio.gather(office.decide(first), office.decide(second))
     assert sorted(reply.status for reply in replies) == [200, 409]
-    assert {reply.code for reply in replies if reply.status == 409} == {"proposal-outdated"}
+    assert {reply.code for reply in replies if reply.status == 409} == {"proposal-stale"}
     third = await office.propose(POLICIES, policy("raced", max_amount=3))
     assert third["based_on_version"] == 1
     await office.delete(POLICIES, "raced")
     reply = await office.decide(third)
-    assert (reply.status, reply.code) == (409, "proposal-outdated"), reply.raw
+    assert (reply.status, reply.code) == (409, "proposal-stale"), reply.raw
 
 
 async def test_what_no_longer_fits_says_why(office: Office) -> None:
@@ -120,7 +120,7 @@ async def test_what_no_longer_fits_says_why(office: Office) -> None:
     before = await office.generation()
     await office.approve(first)
     reply = await office.decide(second)
-    assert (reply.status, reply.code) == (409, "proposal-outdated"), reply.raw
+    assert (reply.status, reply.code) == (409, "proposal-stale"), reply.raw
     (error,) = reply.body["errors"]
     assert error["pointer"] == ""
     assert "fits-1 version 1" in error["detail"]
@@ -133,7 +133,7 @@ async def test_a_beginning_that_has_passed_is_outdated(office: Office) -> None:
     proposal = await office.propose(POLICIES, policy("late", effective_from=at))
     await until(lambda: moment() > at, within_s=5)
     reply = await office.decide(proposal)
-    assert (reply.status, reply.code) == (409, "proposal-outdated"), reply.raw
+    assert (reply.status, reply.code) == (409, "proposal-stale"), reply.raw
     assert [one["pointer"] for one in reply.body["errors"]] == ["/effective_from"]
 
 

@@ -89,13 +89,19 @@ pub const KINDS: &[Kind] = &[
     ),
     // Rules, changed by two people.
     kind(
+        "rules-invalid",
+        422,
+        false,
+        "The rule cannot be used as it is",
+    ),
+    kind(
         "four-eyes-required",
         403,
         false,
         "Another operator must approve this",
     ),
     kind(
-        "proposal-outdated",
+        "proposal-stale",
         409,
         false,
         "The rules have moved since this was proposed",
@@ -366,6 +372,25 @@ pub const KINDS: &[Kind] = &[
         422,
         false,
         "The processor does not support this refund",
+    ),
+    // Webhooks.
+    kind(
+        "url-not-allowed",
+        422,
+        false,
+        "Events are not sent to such a URL",
+    ),
+    kind(
+        "webhook-limit-reached",
+        409,
+        false,
+        "No more webhook endpoints can be added",
+    ),
+    kind(
+        "webhook-disabled",
+        409,
+        false,
+        "The webhook endpoint is switched off",
     ),
     // Callbacks.
     kind(

@@ -95,14 +95,21 @@ ADVICE: dict[str, str] = {
     "exchange-rate-missing": "Try again later: a limit counts in another currency, and the central "
     "bank's rate of it has not been stored. Operators: `oqim rates import`.",
     "sca-binding-mismatch": "Ask the customer for the code that was sent for this payment.",
+    "rules-invalid": "`errors` names everything that is wrong, each with a pointer into the body.",
     "four-eyes-required": "Ask another operator to approve the proposal.",
-    "proposal-outdated": "Propose again: the rules have moved since this was proposed.",
+    "proposal-stale": "Propose again: the rules have moved since this was proposed.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",
     "invalid-state": "Read the payment: it has moved on, and its state does not permit this "
     "any more.",
     "capture-exceeds-authorized": "Capture at most `amount_capturable`.",
     "refund-exceeds-captured": "Refund at most `amount_received` less `amount_refunded`.",
     "refund-not-supported": "Refund the customer in another way: the processor cannot do this one.",
+    "url-not-allowed": "Send an https URL of a public host, without user information, on port 443 "
+    "or 8443. An international name goes in its ASCII form.",
+    "webhook-limit-reached": "Remove an endpoint that is no longer used, or let one receive more "
+    "types of events.",
+    "webhook-disabled": "Switch the endpoint on first: `POST /v1/webhook-endpoints/{id}` with "
+    "`is_enabled` true.",
     "callback-invalid": "Send the callback as the connector's protocol says.",
     "callback-signature-invalid": "Sign the raw bytes of the body with the current secret "
     "(Standard Webhooks).",

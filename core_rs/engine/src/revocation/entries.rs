@@ -14,13 +14,17 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::name::{kind_code, kind_code_of, packed_length, Name, Scratch};
 use super::RevocationKind;
 
+#[cfg(test)]
+mod tests;
+
 const PARTS: usize = 1_024;
 /// A place in a chunk is 16 bits.
 const CHUNK_BYTES_MAX: usize = 1 << 16;
 const MOMENT_LENGTH: usize = 8;
-/// A part that uses less than one in this many of its slots is made smaller.
-const SPARSE: usize = 8;
-const PART_SIZE_MIN: usize = 64;
+/// A part that holds more than this for each of its entries, of seven bytes, is made smaller.
+const SPARSE_BYTES: usize = 7 * 8;
+/// What a part may hold in any case: 64 slots.
+const PART_BYTES_MIN: usize = 512;
 const PARTS_PER_READING: usize = 4;
 
 /// A record's chunk, in two halves so that it needs six bytes and not eight, and its place there.
@@ -83,14 +87,6 @@ impl Default for Entries {
 impl Entries {
     pub(super) fn len(&self) -> usize {
         self.counts.iter().sum()
-    }
-
-    /// What it holds of the heap, but for the tree of seconds.
-    #[cfg(test)]
-    pub(super) fn allocated_bytes(&self) -> usize {
-        let tables: usize = self.parts.iter().map(HashTable::allocation_size).sum();
-        let chunks = self.chunks.slots.iter().map(|chunk| chunk.bytes.capacity());
-        tables + chunks.sum::<usize>() + self.chunks.slots.len() * size_of::<Chunk>()
     }
 
     pub(super) fn has(&self, kind: RevocationKind) -> bool {
@@ -186,7 +182,8 @@ impl Entries {
         for _ in 0..PARTS_PER_READING {
             let part = &mut parts[*next_part];
             *next_part = (*next_part + 1) % PARTS;
-            if part.capacity() > PART_SIZE_MIN && part.len() < part.capacity() / SPARSE {
+            let held_bytes = part.allocation_size();
+            if held_bytes > PART_BYTES_MIN && held_bytes > part.len() * SPARSE_BYTES {
                 let size = part.len() * 2;
                 part.shrink_to(size, |place| chunks.hash_at(*place, hasher));
             }
@@ -254,7 +251,7 @@ impl Chunks {
         let at = bytes.len();
         if bytes.capacity() < at + length {
             // Doubled as a vector does by itself, yet never past what a chunk may hold.
-            let size = (2 * bytes.capacity()).clamp(at + length, CHUNK_BYTES_MAX.max(at + length));
+            let size = (2 * bytes.capacity()).clamp(at + length, CHUNK_BYTES_MAX);
             bytes.reserve_exact(size - at);
         }
         bytes.extend_from_slice(&record);

@@ -206,6 +206,27 @@ fn values_that_are_nearly_the_same_are_not() {
 }
 
 #[test]
+fn the_ids_we_make_are_packed_into_their_bits() {
+    let length = |kind, value: &str| Name::new(kind, value).unwrap().packed().len();
+    for kind in KINDS {
+        for number in 0..2_000 {
+            assert_eq!(17, length(kind, &random_id(number)));
+        }
+        for id in [
+            "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS",
+            "ses_00000000000000000000000000",
+            "mer_7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "opr_56789ABCDEFGHJKMNPQRSTVWXY",
+        ] {
+            assert_eq!(20, length(kind, id), "{id}");
+        }
+        assert_eq!(3 + 10, length(kind, "mobile-app"));
+        assert_eq!(3 + 22, length(kind, "AAAAAAAAAAAAAAAAAAAAAB"));
+        assert_eq!(3 + 30, length(kind, "usr_81KAJ7Y8W0ABCDEFGHJKMNPQRS"));
+    }
+}
+
+#[test]
 fn plain_values_are_whole_at_every_length() {
     let mut set = RevocationSet::default();
     let value = |length: usize| "v".repeat(length);

@@ -332,22 +332,17 @@ fn memory_is_given_back() {
 }
 
 #[test]
-fn a_hundred_thousand_of_each_kind_are_told_from_as_many_others() {
+fn a_hundred_thousand_are_told_from_as_many_others() {
+    let kind_of = |number: u64| KINDS[(number / 2 % 4) as usize];
     let mut set = RevocationSet::default();
     let count = 100_000;
-    for number in 0..2 * count {
-        if number % 2 == 0 {
-            for kind in KINDS {
-                set.apply(0, kind, &random_id(number), 500, 2_000);
-            }
-        }
+    for number in (0..2 * count).step_by(2) {
+        set.apply(0, kind_of(number), &random_id(number), 500, 2_000);
     }
-    assert_eq!(4 * count as usize, set.expire(0));
+    assert_eq!(count as usize, set.expire(0));
     for number in 0..2 * count {
-        for kind in KINDS {
-            let refused = set.refuses(&naming(kind, &random_id(number), 499));
-            assert_eq!(number % 2 == 0, refused, "{kind:?} {number}");
-        }
+        let refused = set.refuses(&naming(kind_of(number), &random_id(number), 499));
+        assert_eq!(number % 2 == 0, refused, "{number}");
     }
 }
 

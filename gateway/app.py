@@ -304,7 +304,15 @@ async def _open_payments(
     reviews = Reviews(pool, payments, actions, reads, clock)
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
     recovery = Recovery(
-        pool, payments, actions, step_ups, reviews, ground.metrics, settings.recovery, worker=worker
+        pool,
+        payments,
+        actions,
+        step_ups,
+        reviews,
+        callbacks,
+        ground.metrics,
+        settings.recovery,
+        worker=worker,
     )
     handlers = PaymentRoutes(
         core=core,

@@ -1,1 +1,2 @@
+ALTER TABLE callbacks DROP COLUMN event;
 DROP TABLE reviews;

@@ -18,3 +18,6 @@ CREATE TABLE reviews (
 );
 CREATE UNIQUE INDEX reviews_subject ON reviews (kind, subject_id);
 CREATE INDEX reviews_open ON reviews (id) WHERE status IN ('open', 'proposed');
+
+-- What a callback said, as it was verified: enough to apply it later, by any worker.
+ALTER TABLE callbacks ADD COLUMN event json;

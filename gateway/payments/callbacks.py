@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Mapping
 
 import asyncpg
+import msgspec
 import structlog
 
-from connectors.spi import CallbackEvent, CallbackRefused, Connector
+from connectors.spi import CallbackEvent, CallbackRefused, Connector, Outcome, Result
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import payment_of_attempt
@@ -22,8 +23,8 @@ from gateway.payments.service import Payments
 log = structlog.get_logger("callbacks")
 
 STORE = """
-INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id)
-VALUES ($1, $2, $3, $4, 'received', $5)
+INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id, event)
+VALUES ($1, $2, $3, $4, 'received', $5, $6)
 ON CONFLICT (connector, event_id) DO NOTHING RETURNING event_id
 """
 # One stored a while ago and never concluded was left by a worker that failed at applying it. What
@@ -35,7 +36,20 @@ FROM callbacks WHERE connector = $1 AND event_id = $2
 """
 # Longer than applying takes, so that copies that come together are not applied together.
 LEFT_AFTER_S = 5.0
-CONCLUDE = "UPDATE callbacks SET state = $3 WHERE connector = $1 AND event_id = $2"
+CONCLUDE = """
+UPDATE callbacks SET state = $3
+WHERE connector = $1 AND event_id = $2 AND state IN ('received', 'parked')
+"""
+# Left by a worker that died at it, or parked and now about something we know.
+LEFT = """
+SELECT c.connector, c.event FROM callbacks c
+WHERE c.state IN ('received', 'parked') AND c.event IS NOT NULL
+  AND c.received_at > now() - interval '24 hours'
+  AND (c.state = 'received' AND c.received_at < now() - make_interval(secs => $1)
+    OR c.state = 'parked' AND EXISTS (
+        SELECT FROM attempts a WHERE a.id = c.attempt_id AND a.connector = c.connector))
+ORDER BY c.received_at LIMIT 100
+"""
 
 
 class Callbacks:
@@ -88,7 +102,7 @@ class Callbacks:
         """Return whether the event is to be applied: it is new, or was left unapplied."""
         digest = hashlib.sha256(body).digest()
         stored = await self._pool.fetchval(
-            STORE, name, event.event_id, digest, body, event.reference
+            STORE, name, event.event_id, digest, body, event.reference, _written(event)
         )
         if stored is not None:
             return True
@@ -98,6 +112,11 @@ class Callbacks:
             log.error("another callback came with the same id", connector=name)
             raise Problem("callback-conflict", "Another callback came with this id.")
         return bool(earlier["is_left"])
+
+    async def sweep(self) -> None:
+        """Apply what was left unapplied; the same event applied twice has the same end."""
+        for row in await self._pool.fetch(LEFT, LEFT_AFTER_S):
+            await self._apply(row["connector"], _read(row["event"]))
 
     async def _apply(self, name: str, event: CallbackEvent) -> None:
         state = await self._applied(name, event)
@@ -126,3 +145,56 @@ class Callbacks:
         was_open = attempt.is_open
         await self._payments.settle(attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S)
         return "applied" if was_open else "ignored"
+
+
+class _Event(msgspec.Struct):
+    """A verified event, as it is kept. `outcome` is the name in the common taxonomy."""
+
+    event_id: str
+    outcome: str
+    processor_code: str | None
+    rrn: str | None
+    approval_code: str | None
+    references: dict[str, str]
+    reference: str | None
+    lookup: dict[str, str]
+    amount_minor: int | None
+    currency: str | None
+    reversed: bool
+
+
+def _written(event: CallbackEvent) -> str:
+    result = event.result
+    kept = _Event(
+        event_id=event.event_id,
+        outcome=result.outcome.name,
+        processor_code=result.processor_code,
+        rrn=result.rrn,
+        approval_code=result.approval_code,
+        references=dict(result.references),
+        reference=event.reference,
+        lookup=dict(event.lookup),
+        amount_minor=event.amount_minor,
+        currency=event.currency,
+        reversed=event.reversed,
+    )
+    return msgspec.json.encode(kept).decode()
+
+
+def _read(text: str) -> CallbackEvent:
+    kept = msgspec.json.decode(text, type=_Event)
+    return CallbackEvent(
+        event_id=kept.event_id,
+        result=Result(
+            outcome=Outcome[kept.outcome],
+            processor_code=kept.processor_code,
+            rrn=kept.rrn,
+            approval_code=kept.approval_code,
+            references=kept.references,
+        ),
+        reference=kept.reference,
+        lookup=kept.lookup,
+        amount_minor=kept.amount_minor,
+        currency=kept.currency,
+        reversed=kept.reversed,
+    )

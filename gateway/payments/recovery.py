@@ -16,6 +16,7 @@ from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.metrics import Metrics
 from gateway.payments import store
 from gateway.payments.actions import Actions
+from gateway.payments.callbacks import Callbacks
 from gateway.payments.model import Action, Attempt
 from gateway.payments.reviews import Reviews
 from gateway.payments.service import Payments
@@ -25,6 +26,8 @@ from gateway.settings import Recovery as RecoverySettings
 log = structlog.get_logger("recovery")
 
 _CONCURRENT_MAX = 32
+# Between two looks at callbacks that were left.
+SWEEP_S = 2.0
 
 
 class Recovery:
@@ -37,6 +40,7 @@ class Recovery:
         actions: Actions,
         step_ups: StepUps,
         reviews: Reviews,
+        callbacks: Callbacks,
         metrics: Metrics,
         settings: RecoverySettings,
         *,
@@ -47,6 +51,7 @@ class Recovery:
         self._actions = actions
         self._step_ups = step_ups
         self._reviews = reviews
+        self._callbacks = callbacks
         self._metrics = metrics
         self._settings = settings
         self._worker = worker
@@ -58,6 +63,7 @@ class Recovery:
         """Begin to beat and to look; returns at once."""
         self._tasks = [
             asyncio.create_task(self._forever(self._beat, self._settings.worker_lease_s / 5)),
+            asyncio.create_task(self._forever(self._callbacks.sweep, SWEEP_S)),
             asyncio.create_task(self._forever(self._look, self._settings.poll_s)),
         ]
 

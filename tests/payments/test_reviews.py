@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
-from tests.house import House, Reply, changed_config, running_house, until
+from tests.house import House, Reply, changed_config, new_key, running_house, until
 from tests.payments.books import fresh_amount, headroom
 
 CONNECTORS = {
@@ -117,6 +119,39 @@ async def test_what_settles_itself_needs_no_operator(house: House) -> None:
         {"outcome": "reversed", "note": "too late"},
     )
     assert (late.status, late.code) == (409, "invalid-state")
+
+
+@pytest.mark.parametrize("state", ["received", "parked"])
+async def test_a_callback_that_was_left_is_applied_by_whoever_looks(
+    house: House, state: str
+) -> None:
+    """By a worker that died at it, or one that did not know the payment yet."""
+    async with house.fault("visa", kind="drop_request", rate=1.0):
+        payment = await in_doubt(house, 3)
+        event = {
+            "event_id": new_key(), "outcome": "APPROVED", "processor_code": "00", "rrn": None,
+            "approval_code": "123456", "references": {}, "lookup": {}, "reversed": False,
+            "reference": payment["attempts"][0]["id"], "currency": "UZS",
+            "amount_minor": payment["total_debit"],
+        }  # fmt: skip
+        connection = await asyncpg.connect(house.description["database_url"])
+        try:
+            await connection.execute(
+                "INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id,"
+                " event, received_at) VALUES ('visa', $1, '', '', $2, $3, $4,"
+                " now() - interval '1 minute')",
+                event["event_id"],
+                state,
+                event["reference"],
+                json.dumps(event),
+            )
+        finally:
+            await connection.close()
+        settled = await house.settled(3, payment["id"], within_s=20)
+    assert settled["status"] == "succeeded"
+    assert settled["attempts"][0]["outcome_source"] == "callback"
+    rows = await house.rows("SELECT state FROM callbacks WHERE event_id = $1", event["event_id"])
+    assert rows[0]["state"] in ("applied", "ignored")
 
 
 async def test_customers_and_merchants_have_no_business_here(house: House) -> None:

@@ -133,6 +133,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         command_timeout_s=settings.database.command_timeout_s,
     )
     stack.push_async_callback(pool.close)
+    await pools.check_durable(pool)
     client = redis.asyncio.Redis.from_url(
         settings.redis.url,
         socket_timeout=settings.redis.timeout_s,

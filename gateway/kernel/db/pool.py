@@ -6,6 +6,8 @@ from typing import Any
 
 import asyncpg
 
+from gateway.settings import SettingsError
+
 ABORTED = "OQ001"
 """The SQLSTATE with which our statements end themselves (`oqim_abort`)."""
 
@@ -18,6 +20,9 @@ CONNECTION_LOST = (
 )
 """After which a statement's outcome is unknown: the network, a time-out (an OSError), a server that
 is stopping, crashed or full. Tried before PostgresError, of which some are kinds."""
+
+
+_MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 async def _keep_as_it_is(connection: Any) -> None:
@@ -50,6 +55,24 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
             "enable_mergejoin": "off",
         },
     )
+
+
+async def check_durable(pool: asyncpg.Pool) -> None:
+    """Refuse a database that may forget what it has acknowledged.
+
+    Raises:
+        SettingsError: names the settings that are off, and how to turn them on.
+    """
+    found = await pool.fetch(
+        "SELECT name, current_setting(name) AS value FROM unnest($1::text[]) AS t (name)",
+        list(_MUST_BE_ON),
+    )
+    off = [row["name"] for row in found if row["value"] == "off"]
+    if off:
+        raise SettingsError(
+            f"the database has {' and '.join(off)} off, and could lose payments that were "
+            "acknowledged; turn it on (ALTER SYSTEM SET ... = on, then restart PostgreSQL)"
+        )
 
 
 class Lane:

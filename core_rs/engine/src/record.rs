@@ -19,9 +19,11 @@ use crate::limits::{Ask, Judgement, Measure, Verdict};
 use crate::rates::Factor;
 use crate::rules::{counter_of, Caps, Facts, OnBreach, SubjectKind};
 use crate::state::{Taken, Usage};
-use crate::window::{CalendarUnit, Window};
+use crate::window::{CalendarUnit, Window, ROLLING_SECONDS};
 
 const FORMAT: u8 = 1;
+/// The end of the year 9999, in Unix milliseconds.
+const MOMENT_MAX: i64 = 253_402_300_799_999;
 
 const IS_STEPPED_UP: u8 = 0x04;
 const IS_PRICED: u8 = 0x08;
@@ -321,8 +323,17 @@ impl<'a> Reader<'a> {
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
+    /// A moment, not beyond the year 9999.
+    fn within_time(&mut self) -> Result<i64, RecordError> {
+        let number = self.signed()?;
+        (-MOMENT_MAX..=MOMENT_MAX)
+            .contains(&number)
+            .then_some(number)
+            .ok_or(RecordError)
+    }
+
     fn moment(&mut self) -> Result<Option<i64>, RecordError> {
-        Ok(Some(self.signed()?).filter(|at_ms| *at_ms != 0))
+        Ok(Some(self.within_time()?).filter(|at_ms| *at_ms != 0))
     }
 
     fn text(&mut self) -> Result<Cow<'a, str>, RecordError> {
@@ -364,11 +375,11 @@ impl<'a> Record<'a> {
             _ => return Err(RecordError),
         };
         let generation = reader.number()?;
-        let at_ms = reader.signed()?;
+        let at_ms = reader.within_time()?;
         let priced = if flags & IS_PRICED == 0 {
             None
         } else {
-            Some((reader.number()?, reader.signed()?))
+            Some((reader.number()?, reader.within_time()?))
         };
         let revocation_seq = reader.signed()?;
         let session = reader.text()?;
@@ -493,9 +504,13 @@ fn read_ask<'a>(
         .ok_or(RecordError)?;
     let window = match reader.byte()? {
         0 => Window::Operation,
-        6 => Window::Rolling {
-            seconds: reader.number()?,
-        },
+        6 => {
+            let seconds = reader.number()?;
+            if !ROLLING_SECONDS.contains(&seconds) {
+                return Err(RecordError);
+            }
+            Window::Rolling { seconds }
+        }
         unit => {
             let unit = CalendarUnit::ALL.get(usize::from(unit) - 1);
             Window::Calendar(*unit.ok_or(RecordError)?)
@@ -504,6 +519,13 @@ fn read_ask<'a>(
     let flags = reader.byte()?;
     let has = |flag: u8| flags & flag != 0;
     let window_number = reader.signed()?;
+    let is_of_time = match (window.place(-MOMENT_MAX), window.place(MOMENT_MAX)) {
+        (Some(first), Some(last)) => (first.index..=last.index).contains(&window_number),
+        _ => window_number == 0,
+    };
+    if !is_of_time {
+        return Err(RecordError);
+    }
     let (currency, factor, amount) = if has(OTHER_CURRENCY) {
         let currency = reader.text()?;
         let factor = Factor {

@@ -15,6 +15,7 @@ import structlog
 
 from connectors.spi import Connector, Outcome, Result
 from gateway.core import Commission, Core, Refusal, idempotency
+from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
@@ -143,6 +144,7 @@ class Actions:
         # Refused before it is claimed: what is claimed must be able to end.
         self._commission(kind, payment, amount)
         wanted = Wanted(kind, payment, amount, reason, *key)
+        await failpoints.hit("before_action_claim")
         action = await self._claim(wanted)
         if action is None:
             return await self._replays.answer(*key)
@@ -273,7 +275,9 @@ class Actions:
         """
         attempt = attempts[0]
         commission = self._commission(action.kind, payment, action.amount_minor)
+        await failpoints.hit("after_action_claim")
         result = await self._send(action, payment, attempt, commission)
+        await failpoints.hit("after_action_reply")
         if not result.sent:
             outcome = Outcome.PENDING if scope is None else Outcome.SWITCH_UNAVAILABLE
             result = replace(result, outcome=outcome)

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from connectors.spi import CallbackEvent, CallbackRefused, Connector, Outcome, Result
+from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import payment_of_attempt
@@ -119,6 +120,7 @@ class Callbacks:
             await self._apply(row["connector"], _read(row["event"]))
 
     async def _apply(self, name: str, event: CallbackEvent) -> None:
+        await failpoints.hit("after_callback_stored")
         state = await self._applied(name, event)
         self._metrics.count("callbacks", state)
         await self._pool.execute(CONCLUDE, name, event.event_id, state)

@@ -12,6 +12,7 @@ import asyncpg
 import structlog
 
 from gateway.core import Core, Staged
+from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
 from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, Lane
 from gateway.kernel.errors import Unavailable
@@ -80,10 +81,12 @@ class FactLane:
                     )
                 if not ready:
                     return deferred
+                await failpoints.hit("before_fact_commit")
                 row = await connection.fetchrow(
                     RECORD_FACTS,
                     *rows.facts([entry.item for entry in ready], staged, self._worker),
                 )
+            await failpoints.hit("after_fact_commit")
         except CONNECTION_LOST as error:
             if staged is not None:
                 self._core.roll_back(staged)

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 from gateway.core import Core, Staged
+from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
 from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, Lane
 from gateway.kernel.errors import Unavailable
@@ -100,6 +101,7 @@ class IntentLane:
         try:
             async with self._lane.connection() as connection:
                 row = await connection.fetchrow(OPEN_PAYMENTS, *self._arguments(entries, staged))
+            await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             self._core.roll_back(staged)
             await self._look_up(entries, error)
@@ -155,6 +157,7 @@ class IntentLane:
                 deferred = [entries[index] for index in staged.deferred]
                 entries = _admitted(entries, staged)
                 row = await connection.fetchrow(OPEN_PAYMENTS, *self._arguments(entries, staged))
+            await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             if staged is not None:
                 self._core.roll_back(staged)

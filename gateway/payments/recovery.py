@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
+from gateway.kernel import failpoints
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.metrics import Metrics
 from gateway.payments import store
@@ -108,6 +109,7 @@ class Recovery:
         self._metrics.count("recoveries", kind)
         async with self._slots:
             try:
+                await failpoints.hit("after_recovery_claim")
                 if one.tries > self._settings.tries_max:
                     reason = f"not settled after {self._settings.tries_max} tries"
                     await self._reviews.open(one, reason)

@@ -13,6 +13,7 @@ import structlog
 
 from connectors.spi import Connector, Outcome, Result, SettleBy
 from gateway.core import Admission, Core, Refusal, idempotency
+from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.batch import QueueFull
 from gateway.kernel.errors import Unavailable
@@ -189,6 +190,7 @@ class Payments:
         Raises:
             RefusedByCore: what could be admitted no longer can.
         """
+        await failpoints.hit("before_intent_commit")
         sequence = await self._sequences.next()
         attempt = outcomes.new_attempt(payment, 1, sequence, admission.at_ms)
         intent = Intent(payment, attempt, admission, scope, fingerprint, object_id)
@@ -323,7 +325,9 @@ class Payments:
             attempt = attempts[-1]
             connector = self._connectors[attempt.connector]
             instruction = await self._instructions.of(payment, attempt)
+            await failpoints.hit("before_send")
             result = await connector.authorize(instruction)
+            await failpoints.hit("after_reply")
             self._metrics.count("attempts", f"{attempt.connector}_{result.outcome.code}")
             if not result.sent and len(attempts) == 1:
                 return await self._not_sent(payment, attempt, scope)
@@ -339,6 +343,7 @@ class Payments:
         self, payment: Payment, attempts: list[Attempt], body: bytes | None, scope: bytes
     ) -> Response:
         """Answer what was stored: by this worker, or by whoever was first to know."""
+        await failpoints.hit("before_answer")
         if body is None and scope:
             stored = await self._journal.find_answer(scope)
             body = stored.body if stored is not None else None
@@ -435,7 +440,9 @@ class Payments:
         """Ask once for a reversal, and record it when it is acknowledged."""
         connector = self._connectors[attempt.connector]
         instruction = await self._instructions.of(payment, attempt)
+        await failpoints.hit("before_reversal")
         result = await connector.reverse(instruction)
+        await failpoints.hit("after_reversal")
         if result.outcome not in _FINAL_REVERSALS:
             return payment, attempts
         return await self.reversed(payment, attempts, attempt)

@@ -13,8 +13,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "states.md"
 _HEAD = """# States
 
 What may become of what, drawn from the tables in `gateway/payments/model.py` by
-`scripts/draw_states.py`. A state that only ends is terminal: what contradicts it is a conflict for an
-operator, and never overwrites it.
+`scripts/draw_states.py`. A state that only ends is terminal: what contradicts it is a conflict for
+an operator, and never overwrites it.
 """
 _TABLES: tuple[tuple[str, str, Mapping[str, frozenset[str]]], ...] = (
     ("Payment", "Refunds never change it.", PAYMENT_TRANSITIONS),

@@ -63,7 +63,11 @@ def sandbox() -> None:
     from gateway.sandbox import run
 
     logs.configure()
-    raise SystemExit(asyncio.run(run.sandbox(_settings(is_sandbox=True))))
+    try:
+        code = asyncio.run(run.sandbox(_settings(is_sandbox=True)))
+    except settings_module.SettingsError as error:
+        raise _fail(error) from None
+    raise SystemExit(code)
 
 
 @app.command

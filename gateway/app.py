@@ -69,11 +69,19 @@ from gateway.rules.simulations import Simulations
 from gateway.rules.views import Rulebook
 from gateway.rules.what_if import WhatIfs
 from gateway.settings import Settings
+from gateway.webhooks.addresses import Policy
+from gateway.webhooks.client import Client
+from gateway.webhooks.delivery import Deliverer
+from gateway.webhooks.fanout import FanOut, settle_order
+from gateway.webhooks.feed import Feed
+from gateway.webhooks.routes import routes as webhook_routes
+from gateway.webhooks.service import Endpoints
 
 log = structlog.get_logger("app")
 
 DRAIN_TIMEOUT_S = 25.0
 GC_ALLOCATIONS = 50_000
+DAY_S = 86_400
 # The bank's own acceptor, for what has no merchant.
 ACCEPTOR = Merchant(id="OQIM", terminal_id="OQIM0001", mcc="6012", name="OQIM")
 
@@ -379,6 +387,37 @@ def _card_routes(ground: Ground, identity: IdentityRoom, payments: PaymentRoom) 
     return card_routes(cards=cards, cursors=ground.cursors)
 
 
+def _open_webhooks(ground: Ground, stack: AsyncExitStack) -> list[Route]:
+    """Build what tells others of events, and start telling."""
+    pool, clock, settings = ground.pool, ground.clock, ground.settings.webhooks
+    policy = Policy(
+        ports=frozenset(settings.ports),
+        allow_loopback=settings.allow_private and ground.settings.is_sandbox,
+    )
+    client = Client(policy, timeout_s=settings.timeout_s)
+    stack.push_async_callback(client.close)
+    deliverer = Deliverer(
+        pool=pool,
+        fan_out=FanOut(pool, clock, kept_s=settings.kept_days * DAY_S),
+        client=client,
+        vault=ground.vault,
+        clock=clock,
+        metrics=ground.metrics,
+        settings=settings,
+    )
+    feed = Feed(pool, ground.metrics, ground.settings.events)
+    endpoints = Endpoints(
+        pool=pool, vault=ground.vault, clock=clock, policy=policy, settings=settings
+    )
+    deliverer.start()
+    stack.push_async_callback(deliverer.close)
+    feed.start()
+    stack.push_async_callback(feed.close)
+    return webhook_routes(
+        endpoints=endpoints, feed=feed, core=ground.core, clock=clock, cursors=ground.cursors
+    )
+
+
 def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check]:
     """What must be usable before a request is worth sending here."""
 
@@ -422,6 +461,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     async with AsyncExitStack() as stack:
         ground = await open_ground(settings, keys, stack)
         identity = await open_identity(ground, stack)
+        await settle_order(ground.pool)
         worker = await _register(ground)
         payments = await _open_payments(ground, identity, worker, stack)
         routes = [
@@ -429,6 +469,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             *_card_routes(ground, identity, payments),
             *payments.routes,
             *_open_rules(ground, identity, worker, stack),
+            *_open_webhooks(ground, stack),
         ]
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))
@@ -482,4 +523,5 @@ async def serve(settings: Settings, keys: Keys, *, ready: asyncio.Event | None =
             ready.set()
         await stopping.wait()
         log.info("stopping")
+        front.end_streams()
         await runner.cleanup()

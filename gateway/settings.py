@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -88,6 +88,27 @@ class Recovery(_Section, frozen=True):
     batch_size_max: int
 
 
+class Webhooks(_Section, frozen=True):
+    schedule_s: Annotated[list[float], msgspec.Meta(min_length=1, max_length=32)]
+    timeout_s: float
+    poll_s: float
+    throttle_s: float
+    in_flight_max: int
+    in_flight_per_endpoint_max: int
+    endpoints_per_owner_max: int
+    old_secret_signs_s: int
+    kept_days: int
+    ports: list[int]
+    allow_private: bool
+
+
+class Events(_Section, frozen=True):
+    poll_s: float
+    heartbeat_s: float
+    streams_max: int
+    streams_per_user_max: int
+
+
 class Connectors(_Section, frozen=True):
     enabled: list[str]
 
@@ -102,6 +123,8 @@ class _File(_Section, frozen=True):
     journal: Journal
     recovery: Recovery
     connectors: Connectors
+    webhooks: Webhooks
+    events: Events
 
 
 class Settings(_File, frozen=True):

@@ -48,6 +48,8 @@ _MERCHANT_SCOPES = [
     "payments:capture",
     "payments:refund",
     "limits:read",
+    "webhooks:read",
+    "webhooks:write",
 ]
 _OPERATOR_SCOPES = ["admin:read", "admin:write", "payments:read"]
 

@@ -102,6 +102,15 @@ OPERATIONS = {
     "POST /admin/v1/reviews/{id}/proposals",
     "POST /admin/v1/reviews/{id}/approve",
     "GET /admin/v1/money-in-doubt",
+    "GET /v1/events",
+    "GET /v1/webhook-endpoints",
+    "POST /v1/webhook-endpoints",
+    "DELETE /v1/webhook-endpoints/{id}",
+    "GET /v1/webhook-endpoints/{id}",
+    "POST /v1/webhook-endpoints/{id}",
+    "GET /v1/webhook-endpoints/{id}/deliveries",
+    "POST /v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver",
+    "POST /v1/webhook-endpoints/{id}/rotate-secret",
 }
 # What a merchant's server may do as well.
 MERCHANT_OPERATIONS = {
@@ -111,6 +120,15 @@ MERCHANT_OPERATIONS = {
     "GET /v1/payments/{id}",
     "GET /v1/payments/{id}/refunds",
     "POST /v1/payments/{id}/refunds",
+    "GET /v1/events",
+    "GET /v1/webhook-endpoints",
+    "POST /v1/webhook-endpoints",
+    "DELETE /v1/webhook-endpoints/{id}",
+    "GET /v1/webhook-endpoints/{id}",
+    "POST /v1/webhook-endpoints/{id}",
+    "GET /v1/webhook-endpoints/{id}/deliveries",
+    "POST /v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver",
+    "POST /v1/webhook-endpoints/{id}/rotate-secret",
 }
 
 
@@ -212,7 +230,10 @@ async def test_every_route_described_is_routed(described: Described, label: str)
     """The path answers the method: what is not found is an object, never the path."""
     method, path = label.split(" ")
     token = described.house.user(CUSTOMER)["access_token"]
-    reply = await described.house.call(method, path.replace("{", "").replace("}", ""), token=token)
+    # A stream ends when the caller's patience does.
+    headers = {"Deadline-Ms": "500"} if path == "/v1/events" else None
+    target = path.replace("{", "").replace("}", "")
+    reply = await described.house.call(method, target, token=token, headers=headers)
     assert reply.code != "method-not-allowed"
     if reply.code == "not-found":
         assert reply.body["detail"] != "There is no such path."
@@ -226,7 +247,7 @@ async def test_every_answer_to_a_customer_is_foretold(
     if mode is GenerationMode.NEGATIVE and not can_be_spoilt(described.document, label):
         pytest.skip("there is nothing to spoil in it")
     token = described.house.user(CUSTOMER)["access_token"]
-    statuses = await described.fuzz(label, mode, token=token)
+    statuses = await described.fuzz(label, mode, token=token, change=end_soon)
     assert statuses, "nothing was sent"
     assert 401 not in statuses or label.startswith(("POST /oauth/", "POST /v1/callbacks/")), (
         "the customer was logged out"
@@ -259,6 +280,12 @@ async def test_an_answer_that_is_not_foretold_is_found(
         await wrong.fuzz("GET /v1/payments/{id}", GenerationMode.POSITIVE, token=token)
 
 
+def end_soon(case: Case) -> None:
+    """Have a stream end by itself, where one might be answered."""
+    if case.operation.label == "GET /v1/events":
+        case.headers["Deadline-Ms"] = "50"
+
+
 def can_be_spoilt(document: dict[str, Any], label: str) -> bool:
     """Whether an operation takes anything that could be wrong."""
     method, path = label.split(" ")
@@ -271,7 +298,8 @@ def can_be_spoilt(document: dict[str, Any], label: str) -> bool:
 async def test_every_answer_to_a_merchant_is_foretold(
     described: Described, label: str, mode: GenerationMode
 ) -> None:
-    statuses = await described.fuzz(label, mode, token=await described.house.merchant_token())
+    token = await described.house.merchant_token()
+    statuses = await described.fuzz(label, mode, token=token, change=end_soon)
     assert statuses, "nothing was sent"
     assert 401 not in statuses
 
@@ -405,6 +433,43 @@ async def test_a_card_that_is_added_is_foretold(described: Described) -> None:
             label, GenerationMode.POSITIVE, token=token, examples=8, path_parameters=card
         )
         assert status in answered, f"{label}: {answered}"
+
+
+async def test_a_webhook_endpoint_is_foretold(described: Described) -> None:
+    """Added until there are too many, changed, read, given a new secret, removed."""
+    house = described.house
+    token = await house.merchant_token()
+
+    def name(case: Case) -> None:
+        case.headers.pop("Deadline-Ms", None)
+        if isinstance(case.body, dict):
+            case.body["url"] = "https://shop.example.uz/hooks"
+
+    statuses = await described.fuzz(
+        "POST /v1/webhook-endpoints", GenerationMode.POSITIVE, token=token, change=name
+    )
+    assert {201, 409} <= set(statuses), f"none was added, or too many: {statuses}"
+    listed = await house.call("GET", "/v1/webhook-endpoints?limit=1", token=token)
+    endpoint = {"id": listed.body["data"][0]["id"]}
+    for label, status, change in (
+        ("GET /v1/webhook-endpoints/{id}", 200, None),
+        ("POST /v1/webhook-endpoints/{id}", 200, name),
+        ("POST /v1/webhook-endpoints/{id}/rotate-secret", 200, None),
+        ("GET /v1/webhook-endpoints/{id}/deliveries", 200, None),
+        ("DELETE /v1/webhook-endpoints/{id}", 204, None),
+    ):
+        answered = await described.fuzz(
+            label,
+            GenerationMode.POSITIVE,
+            token=token,
+            examples=8,
+            path_parameters=endpoint,
+            change=change,
+        )
+        assert status in answered, f"{label}: {answered}"
+    left = await house.call("GET", "/v1/webhook-endpoints?limit=100", token=token)
+    for one in left.body["data"]:
+        await house.call("DELETE", f"/v1/webhook-endpoints/{one['id']}", token=token)
 
 
 async def test_a_limit_is_foretold(described: Described) -> None:

@@ -1,6 +1,6 @@
 """Requests and responses as handlers see them. They do not know the server that carries them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -67,6 +67,21 @@ class Response:
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = JSON
+
+
+@dataclass(slots=True)
+class Stream:
+    """An answer without an end of its own: 200, and then each chunk as it comes.
+
+    Args:
+        chunks: closed by the server when the client goes away or does not read, or when the
+            process stops.
+        on_end: called once the stream is over, even if it never began.
+    """
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str
+    on_end: Callable[[], None]
 
 
 def json_response(

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.messages import Request, Response, Stream
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response | Stream]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class Route:
 
     Args:
         path: a template, `{name}` matches one segment.
-        handler: takes the whole request, returns the whole answer, or raises Problem.
+        handler: takes the whole request, returns the whole answer or a stream, or raises Problem.
         summary: one line for the document.
         scope: what the access token must permit; "" any valid token; None: public.
         body: the type of the JSON body, if the route reads one. `form` types are read from

@@ -7,6 +7,7 @@ the framework's own included, leaves as `application/problem+json`.
 import asyncio
 import re
 import time
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +20,7 @@ from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
-from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
 from gateway.kernel.http.routes import Found, RouteTable
 from gateway.kernel.ids import new_id
@@ -33,6 +34,8 @@ _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
 # A body of at most 64 KiB arrives in far less; one that does not holds a place in flight.
 BODY_TIMEOUT_S = 20.0
+# A client that takes nothing of a stream for so long is taken to be gone.
+STREAM_WRITE_TIMEOUT_S = 20.0
 # They must differ: see `_ProblemRequestHandler.handle_error`.
 _LINE_BYTES_MAX = 8190
 _HEADER_BYTES_MAX = 8192
@@ -74,6 +77,9 @@ class HttpFront:
         self._in_flight_max = in_flight_max
         self._body_timeout_s = body_timeout_s
         self._in_flight = 0
+        # The connections that carry streams.
+        self._streaming: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one aiohttp request."""
@@ -82,6 +88,7 @@ class HttpFront:
         if not _REQUEST_ID.match(request_id):
             request_id = new_id("req_", self._clock())
         route_name = "none"
+        response: Response | Stream
         self._in_flight += 1
         try:
             if self._in_flight > self._in_flight_max:
@@ -105,10 +112,52 @@ class HttpFront:
             response = Problem("internal-error", detail).response(request_id)
         finally:
             self._in_flight -= 1
+        status = HTTPStatus.OK if isinstance(response, Stream) else response.status
         self._metrics.observe_request(
-            http.method, route_name, response.status, time.perf_counter() - started
+            http.method, route_name, status, time.perf_counter() - started
         )
+        if isinstance(response, Stream):
+            return await self._stream(http, response, request_id)
         return _aiohttp_response(response, request_id)
+
+    async def _stream(
+        self, http: web.BaseRequest, stream: Stream, request_id: str
+    ) -> web.StreamResponse:
+        """Write a stream's chunks until it ends, its client goes away, or the process stops."""
+        answer = web.StreamResponse(headers=_headers(stream.content_type, request_id))
+        answer.force_close()
+        task = asyncio.current_task()
+        assert task is not None, "a request is handled in a task"
+        self._streaming.add(task)
+        try:
+            await answer.prepare(http)
+            async with aclosing(stream.chunks) as chunks:
+                async for chunk in chunks:
+                    async with asyncio.timeout(STREAM_WRITE_TIMEOUT_S):
+                        await answer.write(chunk)
+            await answer.write_eof()
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            task.uncancel()
+            await answer.write_eof()
+        except Exception as error:
+            # The answer was begun and cannot become a problem: it breaks off, and the client asks
+            # again. One that went away or does not read is no fault of ours.
+            if not isinstance(error, (ConnectionError, TimeoutError, *_AWAY)):
+                log.exception("a stream failed", request_id=request_id)
+            if http.transport is not None:
+                http.transport.abort()
+        finally:
+            self._streaming.discard(task)
+            stream.on_end()
+        return answer
+
+    def end_streams(self) -> None:
+        """End every stream, so that a process that stops need not wait for them."""
+        self._is_stopping = True
+        for task in self._streaming:
+            task.cancel()
 
     def _find(self, http: web.BaseRequest) -> Found:
         path = http.path
@@ -123,7 +172,9 @@ class HttpFront:
             headers=(("Allow", ", ".join(found)),),
         )
 
-    async def _answer(self, http: web.BaseRequest, found: Found, request_id: str) -> Response:
+    async def _answer(
+        self, http: web.BaseRequest, found: Found, request_id: str
+    ) -> Response | Stream:
         route = found.route
         if "\x00" in http.path:
             raise Problem("invalid-request", "The path holds a NUL.")
@@ -200,15 +251,19 @@ def _deadline_of(request: Request) -> int | None:
     return int(text)
 
 
-def _aiohttp_response(response: Response, request_id: str) -> web.Response:
-    headers = {
-        "Content-Type": response.content_type,
+def _headers(content_type: str, request_id: str) -> dict[str, str]:
+    return {
+        "Content-Type": content_type,
         "X-Request-Id": request_id,
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         # Instead of the library and its version.
         "Server": "oqim",
     }
+
+
+def _aiohttp_response(response: Response, request_id: str) -> web.Response:
+    headers = _headers(response.content_type, request_id)
     headers.update(response.headers)
     answer = web.Response(status=response.status, body=response.body, headers=headers)
     if response.status == HTTPStatus.REQUEST_TIMEOUT:

@@ -14,6 +14,8 @@ ABORTED = "OQ001"
 CONNECTION_LOST = (
     OSError,
     asyncpg.InterfaceError,
+    # The driver's own word for a connection that died under what was being asked.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

@@ -175,16 +175,20 @@ async def _as_the_processors_hold(
             halves = 2 if attempt.kind == "transfer" else 1
             expected = halves if row["status"] in DONE else 0
             name = f"{payment_id} ({row['status']} {attempt.kind} at {scheme}, {attempt.state})"
-            if len(charged) != expected:
+            # While nobody can say, either is right.
+            is_told = row["status"] != "processing"
+            if len(charged) > halves or (is_told and len(charged) != expected):
                 number = "I2" if len(charged) > halves else "I4"
                 found.append(f"{number} {name} is charged {len(charged)} times, not {expected}")
             given = sum(one.get("refunded_amount") or 0 for one in charged)
             if attempt.kind in ("purchase", "hold") and charged and given != back[payment_id]:
                 found.append(f"I7 {name}: the processor gave back {given}, not {back[payment_id]}")
             taken = sum(one.get("captured_amount") or 0 for one in charged)
-            is_captured = attempt.kind == "hold" and row["status"] == "succeeded"
-            if is_captured and taken != row["total_debit"]:
-                found.append(f"I4 {name}: captured {taken} there, {row['total_debit']} here")
+            captured = {"succeeded": row["total_debit"], "requires_capture": 0}
+            if attempt.kind == "hold" and taken != captured.get(row["status"], taken):
+                found.append(
+                    f"I4 {name}: captured {taken} there, the debit is {row['total_debit']}"
+                )
     for scheme, entries in ledgers.items():
         found += [
             f"I4 {scheme} charged what nobody asked for: {one}"
@@ -200,7 +204,8 @@ async def _headroom(house: House, payments: Mapping[str, Mapping[str, Any]]) -> 
     for row in payments.values():
         # What is captured of a hold is all that goes on counting.
         stands = row["amount_received"] if row["status"] == "succeeded" else row["amount_minor"]
-        counted[row["owner"]] += stands if row["status"] in DONE else 0
+        # What may have been charged counts, until it is known to be given back.
+        counted[row["owner"]] += stands if row["status"] in DONE | {"processing"} else 0
     found = []
     users = {house.user(number)["id"]: number for number in range(50)}
     for owner, expected in counted.items():

@@ -26,6 +26,8 @@ from tests.house import House, Reply, new_key, until
 
 ANSWERED_WITHIN_S = 30.0
 READY_WITHIN_S = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+MISTAKEN = ("-m", "tests.faults.mistakes")
 # What a client is told when nothing was sent, or nobody can say yet: it asks again, same key.
 AGAIN = frozenset(
     {
@@ -142,6 +144,7 @@ async def worker_beside(
     failpoints: Mapping[str, Any] | None = None,
     connectors: Mapping[str, Mapping[str, Any]] | None = None,
     environment: Mapping[str, str] | None = None,
+    mistake: str | None = None,
 ) -> AsyncIterator[Beside]:
     """Run a worker beside the sandbox's, and end it.
 
@@ -149,7 +152,9 @@ async def worker_beside(
         failpoints: what OQIM_FAILPOINTS arms in it.
         connectors: settings of connectors that are other than the sandbox's.
         environment: anything else.
+        mistake: one of `tests.faults.mistakes`, which it makes.
     """
+    command = ["-m", "gateway", "serve"] if mistake is None else [*MISTAKEN, mistake]
     port = free_port()
     variables = worker_environment(house) | {"OQIM_PORT": str(port), "OQIM_WORKER": "beside"}
     if failpoints:
@@ -160,7 +165,8 @@ async def worker_beside(
     variables |= {"OQIM_CONNECTORS": json.dumps(settings)} | dict(environment or {})
     with (house.data_dir / "beside.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  # it does not wait
-            [sys.executable, "-m", "gateway", "serve"],
+            [sys.executable, *command],
+            cwd=ROOT,
             env=variables,
             stdout=log,
             stderr=log,

@@ -43,6 +43,9 @@ from gateway.kernel.http.system import Check
 from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.secrets import Keys
+from gateway.ledger.balances import Balances
+from gateway.ledger.chart import read_chart
+from gateway.ledger.routes import routes as ledger_routes
 from gateway.payments import connectors as loading
 from gateway.payments import store as payment_store
 from gateway.payments.actions import Actions
@@ -454,6 +457,13 @@ def _sum(journal: Journal, name: str) -> float:
     return float(getattr(journal.intents, name) + getattr(journal.facts, name))
 
 
+def _open_ledger(ground: Ground, stack: AsyncExitStack) -> list[Route]:
+    balances = Balances(ground.pool, read_chart(ground.settings.accounts))
+    balances.start()
+    stack.push_async_callback(balances.close)
+    return ledger_routes(balances, ground.clock)
+
+
 @asynccontextmanager
 async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     """Build one worker's gateway; everything it opened is closed at the end, in order."""
@@ -470,6 +480,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             *payments.routes,
             *_open_rules(ground, identity, worker, stack),
             *_open_webhooks(ground, stack),
+            *_open_ledger(ground, stack),
         ]
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))

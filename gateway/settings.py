@@ -135,6 +135,7 @@ class Settings(_File, frozen=True):
         data_dir: where the sandbox keeps its services, keys and logs.
         rules: JSON of commission plans, limit policies and rates: the first of a new database.
         routing: JSON of BINs and routes, for the core.
+        accounts: JSON of the chart of accounts.
         connector_settings: one mapping a connector.
         is_sandbox: whether `/sandbox/v1` is served.
     """
@@ -143,6 +144,7 @@ class Settings(_File, frozen=True):
     data_dir: Path
     rules: bytes
     routing: bytes
+    accounts: bytes
     connector_settings: dict[str, dict[str, Any]]
     is_sandbox: bool
 
@@ -172,6 +174,7 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
         data_dir=Path(environment.get("OQIM_DATA_DIR", "var")).resolve(),
         rules=msgspec.json.encode(rules),
         routing=msgspec.json.encode(routing),
+        accounts=msgspec.json.encode(_read(folder / "accounts.toml")),
         connector_settings=_connector_settings(folder, environment),
         is_sandbox=is_sandbox,
     )

@@ -111,6 +111,8 @@ OPERATIONS = {
     "GET /v1/webhook-endpoints/{id}/deliveries",
     "POST /v1/webhook-endpoints/{id}/deliveries/{delivery_id}/redeliver",
     "POST /v1/webhook-endpoints/{id}/rotate-secret",
+    "GET /admin/v1/ledger/trial-balance",
+    "GET /admin/v1/ledger/entries/{id}",
 }
 # What a merchant's server may do as well.
 MERCHANT_OPERATIONS = {

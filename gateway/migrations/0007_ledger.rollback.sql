@@ -1,0 +1,3 @@
+DROP INDEX postings_posted_at;
+DROP TABLE ledger_sums;
+DROP TABLE ledger_hours;

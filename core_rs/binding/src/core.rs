@@ -1,5 +1,6 @@
 //! The face of the decisions: [`Core`] and the values it answers with.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Refused, Settings, Stop};
@@ -13,13 +14,22 @@ use oqim_engine::revocation::RevocationKind;
 use oqim_engine::routing::RoutingTable;
 use oqim_engine::token::Claims as EngineClaims;
 use oqim_engine::window;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use pyo3::IntoPyObjectExt as _;
 
 use crate::rules::{change_of, RuleSet};
+
+/// Does a piece of the core's work; a panic in it becomes an ordinary exception.
+///
+/// PyO3's own for a panic is no `Exception`: it would pass every handler, and whoever waits for a
+/// batch would wait for ever.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| PyRuntimeError::new_err("the core has a fault; nothing was decided"))
+}
 
 pub fn value_error(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
@@ -661,7 +671,8 @@ impl Core {
         scope: &str,
         now_ms: i64,
     ) -> PyResult<Py<PyAny>> {
-        match self.inner.authorize(&borrowed(&headers), scope, now_ms) {
+        let headers = borrowed(&headers);
+        match guarded(|| self.inner.authorize(&headers, scope, now_ms))? {
             Ok(inner) => Claims { inner }.into_py_any(py),
             Err(inner) => refusal(inner).into_py_any(py),
         }
@@ -690,7 +701,7 @@ impl Core {
         is_stepped_up: bool,
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
-        match self.inner.admit(Call {
+        let call = Call {
             method,
             path,
             headers: &headers,
@@ -698,7 +709,8 @@ impl Core {
             now_ms,
             fresh: fresh_of(fresh),
             is_stepped_up,
-        }) {
+        };
+        match guarded(|| self.inner.admit(call))? {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -719,7 +731,7 @@ impl Core {
         fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
-        match self.inner.quote(Call {
+        let call = Call {
             method,
             path,
             headers: &headers,
@@ -727,7 +739,8 @@ impl Core {
             now_ms,
             fresh: fresh_of(fresh),
             is_stepped_up: false,
-        }) {
+        };
+        match guarded(|| self.inner.quote(call))? {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -742,10 +755,9 @@ impl Core {
         now_ms: i64,
         fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
-        match self
-            .inner
-            .limits(&claims.inner, card, operation, now_ms, fresh_of(fresh))
-        {
+        let fresh = fresh_of(fresh);
+        let claims = &claims.inner;
+        match guarded(|| self.inner.limits(claims, card, operation, now_ms, fresh))? {
             Ok(answer) => PyBytes::new(py, &answer).into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -754,7 +766,7 @@ impl Core {
     /// Judges a batch of admissions again, for the write that makes them durable.
     fn stage(&mut self, py: Python<'_>, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
         let batch: Vec<&admit::Admission> = batch.iter().map(|one| &one.inner).collect();
-        let staged = self.inner.stage(&batch);
+        let staged = guarded(|| self.inner.stage(&batch))?;
         Staged::new(py, staged, &batch)
     }
 
@@ -770,28 +782,28 @@ impl Core {
             .map(|(record, change)| {
                 let change = change_of(change.as_deref())?;
                 let record = Record::read(record).map_err(value_error)?;
-                Ok(record.given_back(change))
+                guarded(|| record.given_back(change))
             })
             .collect::<PyResult<Vec<_>>>()?;
-        let staged = self.inner.book.stage_give_back(&batch);
+        let staged = guarded(|| self.inner.book.stage_give_back(&batch))?;
         Staged::new(py, staged, &[])
     }
 
-    fn commit(&mut self, staged: &Staged) {
-        self.inner.book.commit(&staged.inner);
+    fn commit(&mut self, staged: &Staged) -> PyResult<()> {
+        guarded(|| self.inner.book.commit(&staged.inner))
     }
 
-    fn unstage(&mut self, staged: &Staged) {
-        self.inner.book.unstage(&staged.inner);
+    fn unstage(&mut self, staged: &Staged) -> PyResult<()> {
+        guarded(|| self.inner.book.unstage(&staged.inner))
     }
 
-    fn roll_back(&mut self, staged: &Staged) {
-        self.inner.book.roll_back(&staged.inner);
+    fn roll_back(&mut self, staged: &Staged) -> PyResult<()> {
+        guarded(|| self.inner.book.roll_back(&staged.inner))
     }
 
     /// Forgets an admission that will not be committed.
-    fn release(&mut self, admission: &Admission) {
-        self.inner.release(&admission.inner);
+    fn release(&mut self, admission: &Admission) -> PyResult<()> {
+        guarded(|| self.inner.release(&admission.inner))
     }
 
     /// What a plan's version charges for an amount.
@@ -802,7 +814,7 @@ impl Core {
         version: u32,
         amount_minor: i64,
     ) -> PyResult<Py<PyAny>> {
-        match self.inner.commission(plan, version, amount_minor) {
+        match guarded(|| self.inner.commission(plan, version, amount_minor))? {
             Ok(inner) => Commission { inner }.into_py_any(py),
             Err(inner) => refusal(inner).into_py_any(py),
         }
@@ -885,14 +897,14 @@ fn is_pan_text(text: &str) -> bool {
 
 /// RFC 3339 in Asia/Tashkent.
 #[pyfunction]
-fn rfc3339(at_ms: i64) -> String {
-    window::rfc3339(at_ms)
+fn rfc3339(at_ms: i64) -> PyResult<String> {
+    guarded(|| window::rfc3339(at_ms))
 }
 
 /// `(year, month)` in Asia/Tashkent.
 #[pyfunction]
-fn year_month(at_ms: i64) -> (i64, i64) {
-    window::year_month(at_ms)
+fn year_month(at_ms: i64) -> PyResult<(i64, i64)> {
+    guarded(|| window::year_month(at_ms))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

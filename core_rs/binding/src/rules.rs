@@ -13,7 +13,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
 use pyo3::IntoPyObjectExt as _;
 
-use crate::core::value_error;
+use crate::core::{guarded, value_error};
 
 /// Commission plans, limit policies and rates, read and consistent; never changes.
 #[pyclass(frozen, module = "gateway._core")]
@@ -39,7 +39,7 @@ pub fn change_of(amounts: Option<&[i64]>) -> PyResult<Change> {
 /// `[(pointer, sentence), ...]` of everything that is wrong.
 #[pyfunction]
 fn read_rules(py: Python<'_>, text: PyBackedBytes) -> PyResult<Py<PyAny>> {
-    match py.detach(|| rules::read(&text)) {
+    match py.detach(|| guarded(|| rules::read(&text)))? {
         Ok(set) => RuleSet {
             inner: Arc::new(set),
         }
@@ -57,7 +57,8 @@ fn read_rules(py: Python<'_>, text: PyBackedBytes) -> PyResult<Py<PyAny>> {
 #[pyfunction]
 fn record_json<'py>(py: Python<'py>, record: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let record = Record::read(record).map_err(value_error)?;
-    Ok(PyBytes::new(py, &explain::json(&record)))
+    let told = guarded(|| explain::json(&record))?;
+    Ok(PyBytes::new(py, &told))
 }
 
 /// Decides dated histories by the rules alone.
@@ -71,13 +72,15 @@ impl Decider {
     /// Raises ValueError that names everything wrong with the rules.
     #[new]
     fn new(py: Python<'_>, rules: PyBackedBytes) -> PyResult<Self> {
-        let set = py.detach(|| rules::read(&rules)).map_err(|faults| {
-            let faults = faults.iter();
-            let told: Vec<String> = faults
-                .map(|fault| format!("{}: {}", fault.pointer, fault.detail))
-                .collect();
-            PyValueError::new_err(told.join("\n"))
-        })?;
+        let set = py
+            .detach(|| guarded(|| rules::read(&rules)))?
+            .map_err(|faults| {
+                let faults = faults.iter();
+                let told: Vec<String> = faults
+                    .map(|fault| format!("{}: {}", fault.pointer, fault.detail))
+                    .collect();
+                PyValueError::new_err(told.join("\n"))
+            })?;
         Ok(Self {
             inner: decide::Decider::new(Arc::new(set)),
         })
@@ -90,7 +93,7 @@ impl Decider {
         lines: PyBackedBytes,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let mut out = String::with_capacity(lines.len() * 2);
-        let fed = py.detach(|| self.inner.feed(&lines, &mut out));
+        let fed = py.detach(|| guarded(|| self.inner.feed(&lines, &mut out)))?;
         let out = PyBytes::new(py, out.as_bytes());
         match fed {
             Ok(()) => Ok(out),

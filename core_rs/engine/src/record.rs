@@ -442,7 +442,7 @@ impl<'a> Record<'a> {
             // What was counted converts up, as it did when it was taken.
             let counted = |amount: i64| ask.factor.up(amount).unwrap_or(0);
             Usage {
-                amount: counted(from) - counted(to),
+                amount: counted(from).saturating_sub(counted(to)),
                 count: 0,
             }
         };
@@ -461,7 +461,11 @@ impl<'a> Record<'a> {
                         captured,
                         before,
                         after,
-                    } => part(ask, captured - before, captured - after),
+                    } => part(
+                        ask,
+                        captured.saturating_sub(before),
+                        captured.saturating_sub(after),
+                    ),
                 };
                 let id = facts.subject(ask.subject)?;
                 Some(Taken {

@@ -11,7 +11,7 @@ found is checked before any is connected to.
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 URL_LENGTH_MAX = 2_048
 _HOST_LENGTH_MAX = 253
@@ -98,7 +98,7 @@ def why_not(url: str, policy: Policy) -> str | None:
 def literal(host: str) -> Address | None:
     """Return the address that a host is, in its canonical notation; None when it is a name."""
     try:
-        return ip_address(host.strip("[]"))
+        return IPv6Address(host[1:-1]) if host.startswith("[") else IPv4Address(host)
     except ValueError:
         return None
 

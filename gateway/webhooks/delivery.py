@@ -30,7 +30,7 @@ from gateway.webhooks.model import Delivery, Outcome, wait_s
 log = structlog.get_logger("webhooks")
 
 # Beyond a try's own time: for the claim to be told and the outcome to be written.
-_LEASE_MARGIN_S = 10.0
+_LEASE_MARGIN_S = 5.0
 # How long a worker that stops waits for tries that run.
 _DRAIN_S = 5.0
 _MEASURE_S = 5.0
@@ -176,9 +176,11 @@ class Deliverer:
         except asyncio.CancelledError:
             await self._pool.execute(store.GIVE_BACK, one.id, one.tries)
             raise
-        except Exception as error:
-            # Its lease runs out and somebody takes it up again.
-            log.warning("a delivery was not told", delivery=one.id, error=repr(error))
+        except CONNECTION_LOST as error:
+            # Here and below, its lease runs out and somebody takes it up again.
+            log.warning("a delivery could not be told of", delivery=one.id, error=repr(error))
+        except Exception:
+            log.exception("a delivery met a fault", delivery=one.id)
         finally:
             self._sending[one.endpoint_id] -= 1
             if not self._sending[one.endpoint_id]:

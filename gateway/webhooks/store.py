@@ -183,7 +183,7 @@ UPDATE webhook_deliveries SET
 TRY_AGAIN = f"""
 UPDATE webhook_deliveries SET
     is_sending = false, tried_at = now(), http_status = $3, error = $4,
-    next_try_at = now() + $5 * interval '1 second'
+    next_try_at = now() + $5::float8 * interval '1 second'
 {_OWN_TRY} RETURNING id
 """
 FAIL = f"""
@@ -204,7 +204,7 @@ IS_FAILING = """
 UPDATE webhook_endpoints SET
     failing_since = COALESCE(failing_since, now()),
     paused_until = COALESCE(now() + $2::float8 * interval '1 second', paused_until)
-WHERE id = $1 AND (failing_since IS NULL OR $2 IS NOT NULL)
+WHERE id = $1 AND (failing_since IS NULL OR $2::float8 IS NOT NULL)
 """
 SWITCH_OFF = """
 UPDATE webhook_endpoints SET is_enabled = false, disabled_reason = $2

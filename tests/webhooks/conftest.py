@@ -15,6 +15,7 @@ SETTINGS = {
         "schedule_s = [0, 0.3, 0.6, 1.2]"
     ),
     "timeout_s = 15.0\npoll_s = 0.25": "timeout_s = 1.0\npoll_s = 0.05",
+    "old_secret_signs_s = 86400": "old_secret_signs_s = 3",
     "throttle_s = 5.0": "throttle_s = 1.0",
     "poll_s = 0.2\n": "poll_s = 0.05\n",
     "heartbeat_s = 15.0": "heartbeat_s = 0.5",

@@ -225,16 +225,23 @@ def _refunds(
 ) -> list[str]:
     """I7: refunds never exceed what was captured, and are what the payment says they are."""
     done: Counter[str] = Counter()
+    going_on: Counter[str] = Counter()
     for action in actions:
         if action["kind"] == "refund" and action["state"] == "succeeded":
             done[action["payment_id"]] += action["amount_minor"]
-    return [
-        f"I7 {one['id']}: {done[one['id']]} refunded of {one['amount_received']}, "
-        f"the payment says {one['amount_refunded']} and {one['amount_refunding']}"
-        for one in payments.values()
-        if done[one["id"]] > one["amount_received"]
-        or not done[one["id"]] == one["amount_refunded"] == one["amount_refunding"]
-    ]
+        elif action["kind"] == "refund" and action["state"] != "failed":
+            going_on[action["payment_id"]] += action["amount_minor"]
+    found = []
+    for payment_id, row in payments.items():
+        claimed = done[payment_id] + going_on[payment_id]
+        if claimed > row["amount_received"]:
+            found.append(f"I7 {payment_id}: refunds of {claimed}, of {row['amount_received']}")
+        kept = (row["amount_refunded"], row["amount_refunding"])
+        if kept != (done[payment_id], claimed):
+            found.append(
+                f"I7 {payment_id}: refunds {done[payment_id]} of {claimed}, kept as {kept}"
+            )
+    return found
 
 
 async def _legal(house: House, payments: Mapping[str, Mapping[str, Any]]) -> list[str]:

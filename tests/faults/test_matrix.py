@@ -181,7 +181,7 @@ async def test_recovery_killed_again_and_again(sandbox: House, clients: Clients,
     async with paused_workers(sandbox), sandbox.fault(scheme, **drop):
         for number in range(2):
             claims = {"after_recovery_claim": KILL}
-            async with worker_beside(sandbox, failpoints=claims) as beside:
+            async with worker_beside(sandbox, failpoints=claims, may_die=number > 0) as beside:
                 if number == 0:
                     reply = await ask(beside.door, one)
                     assert reply is not None, "it is answered before anybody looks again"

@@ -124,10 +124,12 @@ class Beside:
         await until(lambda: self.is_dead, within_s=within_s)
         assert self.process.returncode == -signal.SIGKILL, self.process.returncode
 
-    async def is_ready(self) -> bool:
-        if self.is_dead:
-            raise AssertionError("the worker beside has ended before it was ready")
-        return await self.door.is_ready()
+
+async def _started(beside: Beside, *, may_die: bool) -> bool:
+    if beside.is_dead:
+        assert may_die, "the worker beside has ended before it was ready"
+        return True
+    return await beside.door.is_ready()
 
 
 def worker_environment(house: House) -> dict[str, str]:
@@ -145,6 +147,7 @@ async def worker_beside(
     connectors: Mapping[str, Mapping[str, Any]] | None = None,
     environment: Mapping[str, str] | None = None,
     mistake: str | None = None,
+    may_die: bool = False,
 ) -> AsyncIterator[Beside]:
     """Run a worker beside the sandbox's, and end it.
 
@@ -153,6 +156,7 @@ async def worker_beside(
         connectors: settings of connectors that are other than the sandbox's.
         environment: anything else.
         mistake: one of `tests.faults.mistakes`, which it makes.
+        may_die: it may meet its failpoint before it is ready.
     """
     command = ["-m", "gateway", "serve"] if mistake is None else [*MISTAKEN, mistake]
     port = free_port()
@@ -175,7 +179,7 @@ async def worker_beside(
     description = house.description | {"base_url": f"http://127.0.0.1:{port}"}
     beside = Beside(process, replace(house, process=None, description=description))
     try:
-        await until(beside.is_ready, within_s=READY_WITHIN_S)
+        await until(lambda: _started(beside, may_die=may_die), within_s=READY_WITHIN_S)
         yield beside
     finally:
         process.kill()

@@ -1,0 +1,115 @@
+"""The wires to the processors and to the database, spoilt under a worker while clients pay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from random import Random
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.faults.invariants import hold_all
+from tests.faults.proxy import WIRE, Proxy, Toxic, proxy_before
+from tests.faults.world import (
+    AGAIN,
+    Beside,
+    Clients,
+    ask,
+    ask_through,
+    worker_beside,
+    worker_environment,
+)
+from tests.house import House
+from tests.payments.books import SCHEMES, fresh_amount
+
+ROUNDS = 6
+TOXICS = [
+    Toxic(latency_s=0.1),
+    Toxic(reset_after=0),
+    Toxic(reset_after=1),
+    Toxic(reset_after=60),
+    Toxic(reset_after=100_000),
+    Toxic(slice_bytes=7),
+    Toxic(is_duplicated=True),
+    Toxic(is_corrupted=True),
+    Toxic(is_half_closed=True),
+    Toxic(is_black_hole=True),
+    Toxic(is_closed=True),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """A worker, and a proxy before each of what it speaks to, by name."""
+
+    beside: Beside
+    proxies: dict[str, Proxy]
+
+
+async def wired(house: House, stack: AsyncExitStack) -> Wires:
+    """Start a worker whose every wire goes through a proxy."""
+    variables = worker_environment(house)
+    settings = json.loads(variables["OQIM_CONNECTORS"])
+    places = {scheme: urlsplit(settings[scheme]["base_url"]) for scheme in ("uzcard", "humo")}
+    database = urlsplit(variables["OQIM_DATABASE_URL"])
+    addresses = {name: (str(url.hostname), int(url.port or 0)) for name, url in places.items()}
+    addresses["visa"] = (settings["visa"]["host"], int(settings["visa"]["port"]))
+    addresses["database"] = (str(database.hostname), int(database.port or 0))
+    proxies = {
+        name: await stack.enter_async_context(proxy_before(*address))
+        for name, address in addresses.items()
+    }
+    ports = {name: proxy.listening_port for name, proxy in proxies.items()}
+    connectors = {
+        scheme: {"base_url": urlunsplit(url._replace(netloc=f"127.0.0.1:{ports[scheme]}"))}
+        for scheme, url in places.items()
+    } | {"visa": {"host": "127.0.0.1", "port": ports["visa"]}}
+    secret = database.netloc.rpartition("@")[0]
+    netloc = f"{secret}@127.0.0.1:{ports['database']}"
+    beside = await stack.enter_async_context(
+        worker_beside(
+            house,
+            connectors=connectors,
+            environment={"OQIM_DATABASE_URL": urlunsplit(database._replace(netloc=netloc))},
+        )
+    )
+    return Wires(beside, proxies)
+
+
+async def test_spoilt_wires(sandbox: House, clients: Clients, seed: int) -> None:
+    """Rows 13, 15, 16, 22, 26, 37: whatever a wire does, one payment a key, and one charge."""
+    random = Random(seed)
+    async with AsyncExitStack() as stack:
+        wires = await wired(sandbox, stack)
+        door = wires.beside.door
+        told = []
+        # Each scheme's wire meets toxics of its own; once a run, all wires to the database break.
+        plan = {scheme: random.sample(TOXICS, ROUNDS) for scheme in SCHEMES}
+        breaks_at = random.randrange(ROUNDS)
+        for number in range(ROUNDS):
+            for scheme in SCHEMES:
+                wires.proxies[scheme].toxic = plan[scheme][number]
+            users = [random.randrange(50) for _ in SCHEMES]
+            ones = [
+                clients.want(user, sandbox.purchase(user, scheme, fresh_amount()))
+                for user, scheme in zip(users, SCHEMES, strict=True)
+            ]
+            told += ones
+            asking = asyncio.gather(*(ask(door, one) for one in ones))
+            if number == breaks_at:
+                await asyncio.sleep(random.uniform(0, 0.02))
+                assert wires.proxies["database"].reset_all() > 0, "nothing was connected"
+            for reply in await asking:
+                context = f"seed {seed}, round {number}"
+                assert reply is not None, f"{context}: the worker lives"
+                assert reply.status in (201, 202) or reply.code in AGAIN, (
+                    f"{context}: {reply.raw!r}"
+                )
+        assert all(wires.proxies[scheme].met for scheme in SCHEMES), f"seed {seed}: nothing was met"
+        for proxy in wires.proxies.values():
+            proxy.toxic = WIRE
+    for one in told:
+        reply = await ask_through(sandbox, one)
+        assert reply.status in (201, 202), f"seed {seed}: {reply.raw!r}"
+    await hold_all(sandbox, clients)

@@ -75,7 +75,7 @@ class Deliverer:
         metrics.gauge("webhooks_in_flight", "Tries that run.", lambda: float(len(self._running)))
         metrics.gauge(
             "webhooks_queue_age_seconds",
-            "For how long the oldest delivery that is due has been.",
+            "For how long the oldest event that is due has been.",
             lambda: self._queue_age_s,
         )
 

@@ -53,6 +53,8 @@ class FanOut:
     async def run(self) -> int:
         """Make deliveries of what has happened since; return of how many events."""
         total = 0
+        if not await self._pool.fetchval(store.IS_BEHIND):
+            return total
         while True:
             read = await self._batch()
             total += read
@@ -62,7 +64,7 @@ class FanOut:
     async def _batch(self) -> int:
         async with self._pool.acquire() as connection, connection.transaction():
             at = await connection.fetchrow(store.LOCK_POSITION)
-            if at is None:
+            if at is None or await connection.fetchval(store.PASS_BY) is not None:
                 return 0
             rows = await connection.fetch(store.READ_EVENTS, at["xid"], at["id"], _BATCH_SIZE_MAX)
             if not rows:

@@ -149,7 +149,7 @@ Events = Annotated[
 ]
 
 
-class EndpointBody(msgspec.Struct, forbid_unknown_fields=True):
+class WebhookEndpointBody(msgspec.Struct, forbid_unknown_fields=True):
     """A new endpoint."""
 
     url: Url
@@ -157,7 +157,7 @@ class EndpointBody(msgspec.Struct, forbid_unknown_fields=True):
     description: Description | None = None
 
 
-class EndpointChange(msgspec.Struct, forbid_unknown_fields=True):
+class WebhookEndpointChange(msgspec.Struct, forbid_unknown_fields=True):
     """What is to be changed of an endpoint; what is left out stays."""
 
     url: Url | None = None
@@ -166,7 +166,7 @@ class EndpointChange(msgspec.Struct, forbid_unknown_fields=True):
     is_enabled: bool | None = None
 
 
-class EndpointView(msgspec.Struct):
+class WebhookEndpointView(msgspec.Struct):
     """An endpoint as it is shown."""
 
     id: str
@@ -179,21 +179,21 @@ class EndpointView(msgspec.Struct):
     created_at: str
 
 
-class EndpointWithSecret(EndpointView):
+class WebhookEndpointWithSecret(WebhookEndpointView):
     """An endpoint as it is shown once: with the secret that signs."""
 
     secret: str
 
     def __repr__(self) -> str:
-        return f"EndpointWithSecret({self.id!r})"
+        return f"WebhookEndpointWithSecret({self.id!r})"
 
 
-class EndpointPage(msgspec.Struct):
-    data: list[EndpointView]
+class WebhookEndpointPage(msgspec.Struct):
+    data: list[WebhookEndpointView]
     next_cursor: str | None
 
 
-class DeliveryView(msgspec.Struct):
+class WebhookDeliveryView(msgspec.Struct):
     """A delivery as it is shown.
 
     `tries` are those of the schedule that runs; `http_status` and `error` are the last try's.
@@ -214,8 +214,8 @@ class DeliveryView(msgspec.Struct):
     created_at: str
 
 
-class DeliveryPage(msgspec.Struct):
-    data: list[DeliveryView]
+class WebhookDeliveryPage(msgspec.Struct):
+    data: list[WebhookDeliveryView]
     next_cursor: str | None
 
 

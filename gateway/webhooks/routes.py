@@ -13,16 +13,16 @@ from gateway.kernel.http.routes import Route
 from gateway.webhooks.feed import Feed, Listener, Told
 from gateway.webhooks.model import (
     DeliveriesQuery,
-    DeliveryPage,
-    DeliveryView,
-    EndpointBody,
-    EndpointChange,
-    EndpointPage,
-    EndpointView,
-    EndpointWithSecret,
     EventsQuery,
     PageQuery,
     Position,
+    WebhookDeliveryPage,
+    WebhookDeliveryView,
+    WebhookEndpointBody,
+    WebhookEndpointChange,
+    WebhookEndpointPage,
+    WebhookEndpointView,
+    WebhookEndpointWithSecret,
 )
 from gateway.webhooks.service import Endpoints
 
@@ -45,7 +45,7 @@ class _Handlers:
         self._cursors = cursors
 
     async def add(self, request: Request) -> Response:
-        body = body_as(request, EndpointBody)
+        body = body_as(request, WebhookEndpointBody)
         shown = await self._endpoints.add(request.who.sub, body)
         return json_response(201, shown, (("Location", f"/v1/webhook-endpoints/{shown.id}"),))
 
@@ -61,13 +61,13 @@ class _Handlers:
             following = self._cursors.encode(
                 found[-1].id, list_name=_ENDPOINTS_LIST, bound_to=owner
             )
-        return json_response(200, EndpointPage(found, following))
+        return json_response(200, WebhookEndpointPage(found, following))
 
     async def get(self, request: Request) -> Response:
         return json_response(200, await self._endpoints.get(request.who.sub, request.params["id"]))
 
     async def change(self, request: Request) -> Response:
-        body = optional_body_as(request, EndpointChange)
+        body = optional_body_as(request, WebhookEndpointChange)
         shown = await self._endpoints.change(request.who.sub, request.params["id"], body)
         return json_response(200, shown)
 
@@ -100,7 +100,7 @@ class _Handlers:
             following = self._cursors.encode(
                 found[-1].id, list_name=_DELIVERIES_LIST, bound_to=bound
             )
-        return json_response(200, DeliveryPage(found, following))
+        return json_response(200, WebhookDeliveryPage(found, following))
 
     async def redeliver(self, request: Request) -> Response:
         no_body(request)
@@ -182,8 +182,8 @@ def routes(
             summary="Add a webhook endpoint; its secret is shown this once",
             tag=_TAG,
             scope=_WRITE,
-            body=EndpointBody,
-            answers={201: EndpointWithSecret},
+            body=WebhookEndpointBody,
+            answers={201: WebhookEndpointWithSecret},
             problems=("url-not-allowed", "webhook-limit-reached"),
         ),
         Route(
@@ -194,7 +194,7 @@ def routes(
             tag=_TAG,
             scope=_READ,
             query=PageQuery,
-            answers={200: EndpointPage},
+            answers={200: WebhookEndpointPage},
             problems=("invalid-query", "invalid-cursor"),
         ),
         Route(
@@ -204,7 +204,7 @@ def routes(
             summary="Get a webhook endpoint",
             tag=_TAG,
             scope=_READ,
-            answers={200: EndpointView},
+            answers={200: WebhookEndpointView},
             problems=("not-found",),
         ),
         Route(
@@ -214,8 +214,8 @@ def routes(
             summary="Change a webhook endpoint, switch it off or on",
             tag=_TAG,
             scope=_WRITE,
-            body=EndpointChange,
-            answers={200: EndpointView},
+            body=WebhookEndpointChange,
+            answers={200: WebhookEndpointView},
             problems=("not-found", "url-not-allowed"),
         ),
         Route(
@@ -235,7 +235,7 @@ def routes(
             summary="Make a new secret; the one before signs as well for a day",
             tag=_TAG,
             scope=_WRITE,
-            answers={200: EndpointWithSecret},
+            answers={200: WebhookEndpointWithSecret},
             problems=("not-found",),
         ),
         Route(
@@ -246,7 +246,7 @@ def routes(
             tag=_TAG,
             scope=_READ,
             query=DeliveriesQuery,
-            answers={200: DeliveryPage},
+            answers={200: WebhookDeliveryPage},
             problems=("not-found", "invalid-query", "invalid-cursor"),
         ),
         Route(
@@ -256,7 +256,7 @@ def routes(
             summary="Send a delivery again, under the same id",
             tag=_TAG,
             scope=_WRITE,
-            answers={202: DeliveryView},
+            answers={202: WebhookDeliveryView},
             problems=("not-found", "webhook-disabled"),
         ),
         Route(

@@ -19,12 +19,12 @@ from gateway.webhooks import store
 from gateway.webhooks.addresses import Policy, why_not
 from gateway.webhooks.delivery import SWITCHED_OFF, binding
 from gateway.webhooks.model import (
-    DeliveryView,
-    EndpointBody,
-    EndpointChange,
-    EndpointView,
-    EndpointWithSecret,
     Status,
+    WebhookDeliveryView,
+    WebhookEndpointBody,
+    WebhookEndpointChange,
+    WebhookEndpointView,
+    WebhookEndpointWithSecret,
 )
 from gateway.webhooks.signing import new_secret
 
@@ -47,7 +47,7 @@ class Endpoints:
         self._policy = policy
         self._settings = settings
 
-    async def add(self, owner: str, body: EndpointBody) -> EndpointWithSecret:
+    async def add(self, owner: str, body: WebhookEndpointBody) -> WebhookEndpointWithSecret:
         """Add an endpoint; from now on it is told of what happens.
 
         Raises:
@@ -76,16 +76,18 @@ class Endpoints:
             await self._record(connection, owner, "added", endpoint_id)
         return _with_secret(_found(row), secret)
 
-    async def get(self, owner: str, endpoint_id: str) -> EndpointView:
+    async def get(self, owner: str, endpoint_id: str) -> WebhookEndpointView:
         """Return an endpoint. Raises Problem `not-found`."""
         return view_of(_found(await self._pool.fetchrow(store.GET_ENDPOINT, endpoint_id, owner)))
 
-    async def page(self, owner: str, *, before: str, limit: int) -> list[EndpointView]:
+    async def page(self, owner: str, *, before: str, limit: int) -> list[WebhookEndpointView]:
         """Return up to `limit` endpoints, the newest first."""
         rows = await self._pool.fetch(store.LIST_ENDPOINTS, owner, before, limit)
         return [view_of(row) for row in rows]
 
-    async def change(self, owner: str, endpoint_id: str, body: EndpointChange) -> EndpointView:
+    async def change(
+        self, owner: str, endpoint_id: str, body: WebhookEndpointChange
+    ) -> WebhookEndpointView:
         """Change what is given; what is pending when an endpoint is switched off has failed.
 
         Raises:
@@ -116,7 +118,7 @@ class Endpoints:
             _found(await connection.fetchrow(store.DELETE_ENDPOINT, endpoint_id, owner))
             await self._record(connection, owner, "deleted", endpoint_id)
 
-    async def rotate(self, owner: str, endpoint_id: str) -> EndpointWithSecret:
+    async def rotate(self, owner: str, endpoint_id: str) -> WebhookEndpointWithSecret:
         """Make a new secret; the one before signs as well for a day, and any older no more.
 
         Raises:
@@ -139,7 +141,7 @@ class Endpoints:
 
     async def deliveries(
         self, owner: str, endpoint_id: str, *, before: str, status: Status | None, limit: int
-    ) -> list[DeliveryView]:
+    ) -> list[WebhookDeliveryView]:
         """Return up to `limit` deliveries of an endpoint, the newest first.
 
         Raises:
@@ -149,7 +151,9 @@ class Endpoints:
         rows = await self._pool.fetch(store.LIST_DELIVERIES, endpoint_id, before, status, limit)
         return [delivery_view_of(row) for row in rows]
 
-    async def redeliver(self, owner: str, endpoint_id: str, delivery_id: str) -> DeliveryView:
+    async def redeliver(
+        self, owner: str, endpoint_id: str, delivery_id: str
+    ) -> WebhookDeliveryView:
         """Send a delivery again, at once and with the whole schedule before it; the same id.
 
         Raises:
@@ -201,18 +205,18 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
     }
 
 
-def view_of(row: asyncpg.Record) -> EndpointView:
+def view_of(row: asyncpg.Record) -> WebhookEndpointView:
     """Return an endpoint as it is shown."""
-    return EndpointView(**_shown(row))
+    return WebhookEndpointView(**_shown(row))
 
 
-def _with_secret(row: asyncpg.Record, secret: str) -> EndpointWithSecret:
-    return EndpointWithSecret(**_shown(row), secret=secret)
+def _with_secret(row: asyncpg.Record, secret: str) -> WebhookEndpointWithSecret:
+    return WebhookEndpointWithSecret(**_shown(row), secret=secret)
 
 
-def delivery_view_of(row: asyncpg.Record) -> DeliveryView:
+def delivery_view_of(row: asyncpg.Record) -> WebhookDeliveryView:
     """Return a delivery as it is shown."""
-    return DeliveryView(
+    return WebhookDeliveryView(
         id=row["id"],
         endpoint=row["endpoint_id"],
         event=row["event_id"],

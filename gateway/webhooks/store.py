@@ -34,11 +34,28 @@ SELECT {_EVENT_COLUMNS} FROM payments p JOIN outbox o ON o.payment_id = p.id
 WHERE p.owner = $4 AND (o.xid, o.id) > ($1::text::xid8, $2::bigint) AND {_SETTLED}
 ORDER BY o.xid, o.id LIMIT $3
 """
+# Asked before the position is locked, which is a write: at rest nothing is written.
+IS_BEHIND = f"""
+SELECT EXISTS (
+    SELECT FROM event_positions p CROSS JOIN LATERAL (
+        SELECT FROM outbox o WHERE (o.xid, o.id) > (p.xid, p.id) AND {_SETTLED} LIMIT 1
+    ) o
+    WHERE p.name = 'fanned_out')
+"""
 # One worker at a time; another that comes meanwhile has nothing to do.
 LOCK_POSITION = (
     "SELECT xid::text AS xid, id FROM event_positions WHERE name = 'fanned_out'"
     " FOR UPDATE SKIP LOCKED"
 )
+# While nobody has an endpoint, events need not be read to be passed by. One that is added later is
+# not seen by this statement, and then neither is what happens after it.
+PASS_BY = """
+UPDATE event_positions SET
+    xid = (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1)::text::xid8,
+    id = 9223372036854775807
+WHERE name = 'fanned_out' AND NOT EXISTS (SELECT FROM webhook_endpoints)
+RETURNING name
+"""
 SET_POSITION = """
 UPDATE event_positions SET xid = $2::text::xid8, id = $3 WHERE name = $1
 """
@@ -75,7 +92,7 @@ WITH oldest AS (
 ), noted AS (
     UPDATE event_positions p SET xid = last.xid, id = last.id
     FROM (SELECT xid, id FROM gone ORDER BY xid DESC, id DESC LIMIT 1) AS last
-    WHERE p.name = 'pruned'
+    WHERE p.name = 'pruned' AND (p.xid, p.id) < (last.xid, last.id)
 )
 SELECT count(*) FROM gone
 """
@@ -229,14 +246,24 @@ UPDATE webhook_deliveries d SET
     next_try_at = CASE WHEN is_sending THEN next_try_at ELSE now() END
 WHERE d.id = $2 AND d.endpoint_id = $1 RETURNING {_DELIVERY_COLUMNS}
 """
+# Of what is due and not being sent, and of events that no delivery was made of yet.
 OLDEST_DUE = """
-SELECT COALESCE(extract(epoch FROM now() - min(d.next_try_at)), 0)::float8
-FROM webhook_endpoints e CROSS JOIN LATERAL (
-    SELECT next_try_at FROM webhook_deliveries
-    WHERE endpoint_id = e.id AND status = 'pending' AND NOT is_sending
-    ORDER BY next_try_at LIMIT 1
-) d
-WHERE e.is_enabled AND d.next_try_at <= now()
+SELECT COALESCE(extract(epoch FROM now() - min(since)), 0)::float8 FROM (
+    SELECT d.next_try_at AS since
+    FROM webhook_endpoints e CROSS JOIN LATERAL (
+        SELECT next_try_at FROM webhook_deliveries
+        WHERE endpoint_id = e.id AND status = 'pending' AND NOT is_sending
+        ORDER BY next_try_at LIMIT 1
+    ) d
+    WHERE e.is_enabled AND d.next_try_at <= now()
+    UNION ALL
+    SELECT o.created_at
+    FROM event_positions p CROSS JOIN LATERAL (
+        SELECT o.created_at FROM outbox o WHERE (o.xid, o.id) > (p.xid, p.id)
+        ORDER BY o.xid, o.id LIMIT 1
+    ) o
+    WHERE p.name = 'fanned_out'
+) waiting
 """
 # $1 an id of the moment before which they are old: ids begin with their time.
 PRUNE_DELIVERIES = """

@@ -111,6 +111,8 @@ async def test_it_goes_on_where_it_was_left(house: House, shop: Shop) -> None:
             before = await paid(house, user)
             await follower.has(lambda: len(follower.messages) == 1)  # noqa: B023  # awaited here
         missed = [await paid(house, user, capture="manual") for _ in range(3)]
+        elsewhere = await house.pay(18, house.transfer(18, "humo", 19, "humo", fresh_amount()))
+        assert elsewhere.status == 201, elsewhere.raw
         for payment in missed:
             reply = await house.call(
                 "POST",

@@ -17,11 +17,11 @@ from gateway.kernel.db import pool as pools
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
-from gateway.webhooks import store
+from gateway.webhooks import feed, store
 from gateway.webhooks.addresses import Policy
 from gateway.webhooks.fanout import FanOut, settle_order
 from gateway.webhooks.feed import Feed, Listener
-from gateway.webhooks.model import EndpointBody, EndpointChange
+from gateway.webhooks.model import WebhookEndpointBody, WebhookEndpointChange
 from gateway.webhooks.service import Endpoints
 from tests.identity.worker import VAULT_KEY, Hand
 from tests.services import Services, database_url, execute, fresh_database, running_services
@@ -120,7 +120,7 @@ async def desk(services: Services) -> AsyncIterator[Desk]:
 
 async def endpoint(desk: Desk, owner: str = MERCHANT) -> str:
     """Add an endpoint."""
-    return (await desk.endpoints.add(owner, EndpointBody(url="https://shop.example.uz/"))).id
+    return (await desk.endpoints.add(owner, WebhookEndpointBody(url="https://shop.example.uz/"))).id
 
 
 async def drained(desk: Desk, listener: Listener) -> list[str]:
@@ -228,6 +228,64 @@ async def test_a_listener_hears_what_commits_late(desk: Desk) -> None:
     await desk.feed.close()
 
 
+async def test_an_endpoint_is_told_of_what_happens_after_it_was_added(desk: Desk) -> None:
+    """Not of what came before, read or not; and of everything since, late commits among it."""
+    before, unread, late, after = [await desk.payment() for _ in range(4)]
+    await desk.event(before)
+    await desk.fan_out.run()
+    slow = await asyncpg.connect(desk.url)
+    try:
+        transaction = slow.transaction()
+        await transaction.start()
+        await desk.event(late, by=slow)
+        await desk.event(unread)
+        await desk.fan_out.run()
+        await endpoint(desk)
+        await desk.event(after)
+        await transaction.commit()
+    finally:
+        await slow.close()
+    await desk.fan_out.run()
+    assert [payment_id for payment_id, _ in await desk.made()] == [late, unread, after]
+
+
+async def test_a_listener_from_a_worker_that_is_ahead_hears_nothing_twice(desk: Desk) -> None:
+    """What one worker told is not told again by one that reads it later."""
+    behind = desk.feed
+    # Somebody listens there already, and it has not read since.
+    await behind.join(CUSTOMER, None)
+    first, second = await desk.payment(), await desk.payment()
+    await desk.event(first)
+    rows = await desk.pool.fetch(store.READ_EVENTS, "0", 0, 10)
+    told = store.event_of(rows[-1]).position
+    listener = await behind.join(CUSTOMER, told)
+    await desk.event(second)
+    behind.start()
+    assert await drained(desk, listener) == [second]
+    await behind.close()
+
+
+async def test_a_listener_that_falls_behind_is_cut_off(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream ends, others go on, and coming again it is told of all it missed."""
+    monkeypatch.setattr(feed, "_BEHIND_MAX", 3)
+    slow = await desk.feed.join(CUSTOMER, None)
+    other = await desk.feed.join(OTHER, None)
+    payments = [await desk.payment() for _ in range(6)]
+    mine = await desk.payment(merchant=OTHER, owner="usr_2")
+    for payment_id in (*payments, mine):
+        await desk.event(payment_id)
+    desk.feed.start()
+    assert await drained(desk, other) == [mine]
+    told = [one async for one in desk.feed.told(slow)]
+    assert [one.event for one in told] == [None]
+    desk.feed.leave(slow)
+    again = await desk.feed.join(CUSTOMER, told[-1].position)
+    assert await drained(desk, again) == payments
+    await desk.feed.close()
+
+
 # What dies halfway --------------------------------------------------------------------------------
 
 
@@ -300,6 +358,19 @@ async def test_an_endpoint_that_fails_has_one_at_a_time(desk: Desk) -> None:
 # Whose it is --------------------------------------------------------------------------------------
 
 
+async def test_each_endpoint_is_told_of_its_own_merchants_payments(desk: Desk) -> None:
+    """Events of two merchants, of a payout and of neither, all in one batch."""
+    first, second = await endpoint(desk), await endpoint(desk, OTHER)
+    ours, theirs = await desk.payment(), await desk.payment(merchant=OTHER)
+    payout = await desk.payment(merchant=None, owner=MERCHANT)
+    for payment_id in (ours, theirs, payout, await desk.payment(merchant=None)):
+        await desk.event(payment_id)
+    await desk.fan_out.run()
+    rows = await desk.pool.fetch("SELECT endpoint_id, payment_id FROM webhook_deliveries")
+    told = {(row["endpoint_id"], row["payment_id"]) for row in rows}
+    assert told == {(first, ours), (second, theirs), (first, payout)}
+
+
 async def test_another_merchants_endpoint_is_not_found(desk: Desk) -> None:
     """Every call, by a merchant that knows the id."""
     endpoint_id = await endpoint(desk)
@@ -309,7 +380,7 @@ async def test_another_merchants_endpoint_is_not_found(desk: Desk) -> None:
     service = desk.endpoints
     calls = [
         service.get(OTHER, endpoint_id),
-        service.change(OTHER, endpoint_id, EndpointChange(is_enabled=False)),
+        service.change(OTHER, endpoint_id, WebhookEndpointChange(is_enabled=False)),
         service.delete(OTHER, endpoint_id),
         service.rotate(OTHER, endpoint_id),
         service.deliveries(OTHER, endpoint_id, before="~", status=None, limit=10),

@@ -149,7 +149,7 @@ async def test_open_streams_take_no_place_of_requests() -> None:
         served.front.end_streams()
 
 
-# The token ------------------------------------------------------------------------------------------
+# The token --------------------------------------------------------------------------------------
 
 
 class Quiet:

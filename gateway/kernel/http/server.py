@@ -124,7 +124,10 @@ class HttpFront:
         self, http: web.BaseRequest, stream: Stream, request_id: str
     ) -> web.StreamResponse:
         """Write a stream's chunks until it ends, its client goes away, or the process stops."""
-        answer = web.StreamResponse(headers=_headers(stream.content_type, request_id))
+        headers = _headers(stream.content_type, request_id)
+        # A proxy that gathers what it passes on would keep it from the client.
+        headers["X-Accel-Buffering"] = "no"
+        answer = web.StreamResponse(headers=headers)
         answer.force_close()
         task = asyncio.current_task()
         assert task is not None, "a request is handled in a task"

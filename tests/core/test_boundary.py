@@ -249,7 +249,7 @@ CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
     ),
     "stage_give_back": (
         give_back,
-        (st.just(record()) | raw, st.none() | st.lists(amount, max_size=4).map(tuple)),
+        (damaged(record()), st.none() | st.lists(amount, max_size=4).map(tuple)),
     ),
     "commission": (lambda *given: new_core().commission(*given), (st.just("p"), u64, i64)),
     "commission_returned": (
@@ -267,7 +267,7 @@ CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
     ),
     "unpack": (lambda given: Iso8583("visa-binary").unpack(given), (raw,)),
     "read_rules": (core_module.read_rules, (damaged(RULES) | json_bytes,)),
-    "record_json": (core_module.record_json, (st.just(record()) | raw,)),
+    "record_json": (core_module.record_json, (damaged(record()),)),
     "read_body": (core_module.read_body, (raw_headers, raw | json_bytes)),
     "idempotency": (
         lambda *given: core_module.idempotency(claims_of(new_core()), *given),
@@ -279,7 +279,7 @@ CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
     "decide": (lambda given: Decider(RULES).feed(given), (raw | json_bytes,)),
     "simulate": (
         lambda *given: Simulation().feed([given]),
-        (text, text, st.just(record()) | raw, amount, amount, text),
+        (text, text, damaged(record()), amount, amount, text),
     ),
     "admitted": (
         lambda now_ms, amount: admitted(new_core(), now_ms, amount),

@@ -36,6 +36,13 @@ test-rust: build
 test-python: build
 	$(VENV)/python -m pytest -q $(ARGS)
 
+# As many seeds as SEEDS says; `make test` runs one.
+SEEDS ?= 5
+
+.PHONY: faults
+faults: build ## Break everything on purpose, SEEDS times; every invariant must hold afterwards
+	OQIM_SEEDS=$(SEEDS) $(VENV)/python -m pytest -q tests/faults $(ARGS)
+
 .PHONY: check
 check: build ## Linters, formatters and types, for Python and Rust; nothing is changed
 	$(VENV)/ruff check

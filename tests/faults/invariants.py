@@ -18,7 +18,8 @@ from tests.faults.world import Asked, Clients, ask
 from tests.house import House, until
 from tests.payments.books import CHARGED, SCHEMES, attempts_of, headroom
 
-DRAINED_WITHIN_S = 30.0
+# A worker that lives and could not write an outcome leaves it for half a minute.
+DRAINED_WITHIN_S = 60.0
 DONE = frozenset({"succeeded", "requires_capture"})
 # What a client may find later where it was told the first: terminal answers stay.
 REACHABLE = {

@@ -16,11 +16,22 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.faults.invariants import hold_all
-from tests.faults.world import Asked, Clients, ask, ask_through, paused_workers, worker_beside
-from tests.house import House, until
+from tests.faults.world import (
+    CONFIG,
+    Asked,
+    Clients,
+    ask,
+    ask_through,
+    paused_workers,
+    worker_beside,
+)
+from tests.house import House, changed_config, until
 from tests.payments.books import SCHEMES, fresh_amount, hold, paid, payments_count
 
-KILL = {"action": "kill", "count": 1}
+LOOKS_ONCE = CONFIG | {
+    "settings": {**CONFIG["settings"], "poll_s = 0.5": "poll_s = 3600.0"},
+}
+KILL: dict[str, object] = {"action": "kill", "count": 1}
 LOST = {"action": "error", "count": 1}
 
 
@@ -62,10 +73,18 @@ async def everything_holds(sandbox: House, clients: Clients) -> AsyncIterator[No
 
 
 async def killed_at(house: House, failpoint: str, one: Asked) -> None:
-    """Ask a worker that is killed at a step; it must die of it before it answers."""
-    async with worker_beside(house, failpoints={failpoint: KILL}) as beside:
-        assert await ask(beside.door, one) is None, f"{failpoint} was not met"
-        await beside.died()
+    """Ask a worker that is killed at a step; it must die of it before it answers.
+
+    What others left in doubt passes the same steps: it looks for that once, at its start, and the
+    step is armed when it has answered that it is ready.
+    """
+    ticket = house.data_dir / f"ticket-{one.key}"
+    armed = {failpoint: KILL | {"ticket": str(ticket)}}
+    with changed_config(**LOOKS_ONCE) as environment:
+        async with worker_beside(house, failpoints=armed, environment=environment) as beside:
+            ticket.touch()
+            assert await ask(beside.door, one) is None, f"{failpoint} was not met"
+            await beside.died()
 
 
 async def at_most(count: int, *waiting: Awaitable[Any]) -> None:

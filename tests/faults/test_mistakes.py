@@ -132,6 +132,8 @@ async def test_a_mistake_is_found(
     """Without it the payment is as it should be; with it, the invariant names the payment."""
     clients = Clients()
     well = await doing(doomed, clients)
+    for table in ("attempts", "actions"):
+        await no_longer_open(doomed, table, well)
     found = [one for one in await broken(doomed, clients) if well in one]
     assert not found, found
     clients = Clients()

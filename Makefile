@@ -58,6 +58,13 @@ lint-fix: build ## Format, and mend what the linters can mend by themselves
 	$(VENV)/ruff format
 	cargo fmt
 
+.PHONY: fuzz
+fuzz: ## Look for bytes that the core reads wrongly, three minutes a target (needs nightly Rust and cargo-fuzz)
+	cd core_rs/engine && for target in json_body token iso8583 rules_file history stored; do \
+		mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target fuzz/corpus/$$target \
+			tests/corpus/$$target -- -max_total_time=180 -max_len=4096 || exit 1; \
+	done
+
 .PHONY: bench
 bench: build ## Measure throughput and latency, with the conditions of the run
 	$(VENV)/oqim bench $(ARGS)

@@ -144,7 +144,7 @@ impl State {
     pub fn give_back(&mut self, taken: &Taken) {
         for counter in &mut self.counters {
             if counter.id == taken.counter && counter.window == taken.window {
-                counter.amount = (counter.amount - taken.usage.amount).max(0);
+                counter.amount = counter.amount.saturating_sub(taken.usage.amount).max(0);
                 counter.count = counter.count.saturating_sub(taken.usage.count);
             }
         }

@@ -190,6 +190,20 @@ def decline_code_of(result: Result) -> str:
     return result.outcome.code
 
 
+def reversing(
+    payment: Payment, attempts: list[Attempt], attempt: Attempt
+) -> tuple[Fact, list[Attempt]]:
+    """Return the fact that an attempt in doubt is about to be undone.
+
+    Recorded before its reversal is sent: an approval that comes meanwhile, or after whoever sent it
+    has died, then finds that it ends reversed.
+    """
+    moved = replace(attempt)
+    move_attempt(moved, "reversing")
+    attempts = [moved if one.id == moved.id else one for one in attempts]
+    return Fact(copy_of(payment), attempts=[(moved, SEND_LEASE_S)]), attempts
+
+
 def reversed_(
     payment: Payment, attempts: list[Attempt], attempt: Attempt
 ) -> tuple[Fact, list[Attempt], Next]:

@@ -434,6 +434,24 @@ class Payments:
                 payment, attempts = await self.reverse(payment, attempts, attempt)
         return payment, attempts
 
+    async def _to_reverse(
+        self, payment: Payment, attempts: list[Attempt], attempt: Attempt
+    ) -> tuple[Payment, list[Attempt], Attempt]:
+        """Record that an attempt is about to be reversed, unless it has ended already."""
+        for _ in range(_SETTLE_TRIES_MAX):
+            attempt = next(one for one in attempts if one.id == attempt.id)
+            if attempt.state != "unknown":
+                return payment, attempts, attempt
+            fact, after = outcomes.reversing(payment, attempts, attempt)
+            try:
+                await self._journal.record(fact)
+            except VersionMoved:
+                payment, attempts = await self._reads.whole(payment.id)
+                continue
+            fact.payment.version += 1
+            payment, attempts = fact.payment, after
+        raise Unavailable("the payment is being settled elsewhere")
+
     async def reverse(
         self, payment: Payment, attempts: list[Attempt], attempt: Attempt
     ) -> tuple[Payment, list[Attempt]]:
@@ -473,8 +491,10 @@ class Payments:
         payment, attempts = await self._reads.whole(attempt.payment_id)
         connector = self._connectors[attempt.connector]
         if attempt.state == "reversing" or connector.settle_by is SettleBy.REVERSAL:
-            payment, attempts = await self.reverse(payment, attempts, attempt)
-            await self._reads.postpone(attempt.id, wait_s)
+            payment, attempts, attempt = await self._to_reverse(payment, attempts, attempt)
+            if attempt.state == "reversing":
+                await self.reverse(payment, attempts, attempt)
+                await self._reads.postpone(attempt.id, wait_s)
             return
         instruction = await self._instructions.of(payment, attempt)
         result = await connector.inquire(instruction)

@@ -149,13 +149,6 @@ async def test_a_mistake_is_found(
     assert any(one.startswith(number) for one in found), f"{mistake} was not found: {found}"
 
 
-# A fault of the product that is known, and not mended yet.
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="an approval that comes while a reversal is under way is believed: succeeded here, "
-    "reversed at VISA; that an attempt is being reversed is not written before it is asked for",
-)
 async def test_told_approved_amid_a_reversal(doomed: House) -> None:
     """Row 18: what VISA says was approved while its reversal is under way ends as VISA has it."""
     clients = Clients()

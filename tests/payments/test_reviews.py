@@ -13,6 +13,7 @@ from tests.house import House, Reply, changed_config, new_key, running_house, un
 from tests.payments.books import fresh_amount, headroom
 
 CONNECTORS = {
+    "timeout_ms = 10000": "timeout_ms = 400\nbreaker_failures_max = 1000",
     'terminal_id = "OQIM0001"': (
         'terminal_id = "OQIM0001"\ntimeout_ms = 400\nbreaker_failures_max = 1000'
     ),
@@ -126,10 +127,15 @@ async def test_a_callback_that_was_left_is_applied_by_whoever_looks(
     house: House, state: str
 ) -> None:
     """By a worker that died at it, or one that did not know the payment yet."""
-    async with house.fault("visa", kind="drop_request", rate=1.0):
-        payment = await in_doubt(house, 3)
+    async with house.fault("uzcard", kind="drop_reply_after_commit", count=1):
+        # Nobody hears of it by asking.
+        fault = {"kind": "drop_request", "rate": 1.0, "method": "trans.ext"}
+        await house.simulator("POST", "uzcard", "/_sim/faults", fault)
+        reply = await house.pay(3, house.purchase(3, "uzcard", fresh_amount()))
+        assert (reply.status, reply.body["status"]) == (202, "processing"), reply.raw
+        payment = reply.body
         event = {
-            "event_id": new_key(), "outcome": "APPROVED", "processor_code": "00", "rrn": None,
+            "event_id": new_key(), "outcome": "APPROVED", "processor_code": "0", "rrn": None,
             "approval_code": "123456", "references": {}, "lookup": {}, "reversed": False,
             "reference": payment["attempts"][0]["id"], "currency": "UZS",
             "amount_minor": payment["total_debit"],
@@ -138,7 +144,7 @@ async def test_a_callback_that_was_left_is_applied_by_whoever_looks(
         try:
             await connection.execute(
                 "INSERT INTO callbacks (connector, event_id, body_hash, body, state, attempt_id,"
-                " event, received_at) VALUES ('visa', $1, '', '', $2, $3, $4,"
+                " event, received_at) VALUES ('uzcard', $1, '', '', $2, $3, $4,"
                 " now() - interval '1 minute')",
                 event["event_id"],
                 state,

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import asyncpg
 import structlog
@@ -19,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 
 from gateway.identity.keys import Sealer
 from gateway.kernel.clock import Clock
+from gateway.kernel.db.batch import Entry, GroupCommit
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.metrics import Metrics
 from gateway.settings import Webhooks as WebhookSettings
@@ -38,6 +40,15 @@ _PRUNE_S = 60.0
 GONE = "the receiver answered 410"
 NOT_SIGNED = "it could not be signed"
 SWITCHED_OFF = "the endpoint was switched off"
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    delivery: Delivery
+    http_status: int
+
+
+_TakenEntry = Entry[_Taken, None]
 
 
 def binding(endpoint_id: str) -> str:
@@ -70,7 +81,10 @@ class Deliverer:
         self._sending: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._freed = asyncio.Event()
+        self._changed = asyncio.Event()
+        # Each waits for its own, so that there are never more than may be in flight.
+        size_max = settings.in_flight_max
+        self._taken: GroupCommit[_Taken, None] = GroupCommit(self._write_taken, size_max, size_max)
         self._queue_age_s = 0.0
         metrics.gauge("webhooks_in_flight", "Tries that run.", lambda: float(len(self._running)))
         metrics.gauge(
@@ -114,12 +128,12 @@ class Deliverer:
 
     async def _make(self) -> None:
         if await self._fan_out.run():
-            self._freed.set()
+            self._changed.set()
 
     async def _take_up(self) -> None:
-        """Claim as long as there is something to claim; then whatever ends lets it look again."""
+        """Claim what is due: again whenever a delivery was made or a try ends, and now and then."""
         while True:
-            self._freed.clear()
+            self._changed.clear()
             free = self._settings.in_flight_max - len(self._running)
             claimed = await self._claim(free) if free > 0 else []
             for one in claimed:
@@ -127,10 +141,8 @@ class Deliverer:
                 task = asyncio.create_task(self._deliver(one))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-            if not claimed and not self._running:
-                return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), self._settings.poll_s)
+                await asyncio.wait_for(self._changed.wait(), self._settings.poll_s)
 
     async def _claim(self, free: int) -> list[Delivery]:
         rows = await self._pool.fetch(
@@ -185,7 +197,7 @@ class Deliverer:
             self._sending[one.endpoint_id] -= 1
             if not self._sending[one.endpoint_id]:
                 del self._sending[one.endpoint_id]
-            self._freed.set()
+            self._changed.set()
 
     async def _send(self, one: Delivery) -> Outcome:
         if not one.keys:
@@ -201,11 +213,8 @@ class Deliverer:
     async def _tell(self, one: Delivery, outcome: Outcome) -> None:
         """Write what came of a try, of the delivery and of its endpoint, together."""
         if outcome.is_success:
-            async with self._pool.acquire() as connection, connection.transaction():
-                # The endpoint first, here and below, as everybody locks them.
-                await connection.execute(store.IS_WELL, one.endpoint_id)
-                await connection.execute(store.SUCCEED, one.id, one.tries, outcome.http_status)
-            self._metrics.count("webhooks", "delivered")
+            assert outcome.http_status is not None, "it was answered"
+            await self._taken.submit(_Taken(one, outcome.http_status))
             return
         wait = wait_s(self._settings.schedule_s, outcome, one.tries)
         error = outcome.error or "the answer is not 2xx"
@@ -236,6 +245,24 @@ class Deliverer:
             error=error,
             is_last=is_last,
         )
+
+    async def _write_taken(self, batch: list[_TakenEntry]) -> list[_TakenEntry]:
+        """Write a batch of those that were taken, in one commit."""
+        taken = [entry.item for entry in batch]
+        async with self._pool.acquire() as connection, connection.transaction():
+            # The endpoints first, as everybody locks them.
+            endpoints = sorted({one.delivery.endpoint_id for one in taken})
+            await connection.execute(store.IS_WELL, endpoints)
+            await connection.execute(
+                store.SUCCEED,
+                [one.delivery.id for one in taken],
+                [one.delivery.tries for one in taken],
+                [one.http_status for one in taken],
+            )
+        self._metrics.count("webhooks", "delivered", len(taken))
+        for entry in batch:
+            entry.resolve(None)
+        return []
 
     async def _measure(self) -> None:
         self._queue_age_s = await self._pool.fetchval(store.OLDEST_DUE)

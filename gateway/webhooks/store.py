@@ -192,10 +192,13 @@ RETURNING d.id, d.endpoint_id, d.event_id, d.type, d.tries, d.body, e.url, e.sec
 """
 # A try is told once, by whoever began it last: $2 is which it was.
 _OWN_TRY = "WHERE id = $1 AND tries = $2 AND is_sending AND status = 'pending'"
-SUCCEED = f"""
-UPDATE webhook_deliveries SET
-    status = 'succeeded', is_sending = false, tried_at = now(), http_status = $3, error = NULL
-{_OWN_TRY} RETURNING id
+# Those that were taken, a batch a commit: $1 which, $2 their tries, $3 what was answered.
+SUCCEED = """
+UPDATE webhook_deliveries d SET
+    status = 'succeeded', is_sending = false, tried_at = now(), http_status = t.http_status,
+    error = NULL
+FROM unnest($1::text[], $2::smallint[], $3::smallint[]) AS t (id, tries, http_status)
+WHERE d.id = t.id AND d.tries = t.tries AND d.is_sending AND d.status = 'pending'
 """
 TRY_AGAIN = f"""
 UPDATE webhook_deliveries SET
@@ -215,7 +218,10 @@ UPDATE webhook_deliveries SET is_sending = false, tries = tries - 1, next_try_at
 """
 IS_WELL = """
 UPDATE webhook_endpoints SET failing_since = NULL, paused_until = NULL
-WHERE id = $1 AND (failing_since IS NOT NULL OR paused_until IS NOT NULL)
+WHERE id IN (
+    SELECT id FROM webhook_endpoints
+    WHERE id = ANY($1::text[]) AND (failing_since IS NOT NULL OR paused_until IS NOT NULL)
+    ORDER BY id FOR UPDATE)
 """
 IS_FAILING = """
 UPDATE webhook_endpoints SET

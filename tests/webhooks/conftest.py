@@ -24,7 +24,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="package")
 async def house() -> AsyncIterator[House]:
-    """Two workers."""
+    """Two workers. All tests together may kill them four times: at the fifth it would give up."""
     with changed_config(settings=SETTINGS) as environment:
         async with running_house(workers=2, environment=environment) as house:
             yield house

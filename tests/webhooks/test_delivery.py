@@ -208,7 +208,7 @@ async def test_an_endpoint_that_hangs_does_not_slow_another(house: House, shop: 
             await alive.heard(payment["id"])
         took_s = asyncio.get_running_loop().time() - began
         assert took_s < 2.0, f"it took {took_s:.1f} s"
-        assert dead.at_once_max <= 2 * 4, "two workers, four each"
+        assert dead.at_once_max <= 2 * 8, "two workers, eight each"
         assert len(alive.got) == len(payments), "each once: nothing was refused"
 
 
@@ -351,19 +351,18 @@ async def test_a_new_secret_signs_beside_the_old_one(
 
 
 async def test_none_is_lost_when_workers_are_killed(house: House, shop: Shop) -> None:
-    """kill -9 of both workers, twice, while events are made and sent: each comes at least once."""
+    """kill -9 of both workers while events are made and sent: each comes at least once."""
 
     async def slow(number: int) -> web.Response:
         await asyncio.sleep(0.05)
         return web.Response(status=204)
 
     async with receiving(slow) as receiver, shop.endpoint(receiver.url) as endpoint:
-        for _ in range(2):
-            paying = asyncio.gather(*(pay_through(house, number) for number in range(40)))
-            await until(lambda: len(receiver.got) > 3, within_s=10)
-            await house.kill_workers()
-            await until(house.is_ready, within_s=30)
-            await paying
+        paying = asyncio.gather(*(pay_through(house, number) for number in range(80)))
+        await until(lambda: len(receiver.got) > 3, within_s=10)
+        await house.kill_workers()
+        await until(house.is_ready, within_s=30)
+        await paying
         rows = await house.rows(
             """
             SELECT o.payment_id, o.sequence FROM outbox o JOIN payments p ON p.id = o.payment_id
@@ -373,7 +372,7 @@ async def test_none_is_lost_when_workers_are_killed(house: House, shop: Shop) ->
             endpoint["created_at"],
         )
         wanted = {(row["payment_id"], row["sequence"]) for row in rows}
-        assert len(wanted) >= 40
+        assert len(wanted) >= 80
 
         def all_told() -> bool:
             return wanted <= {(one.payment, one.sequence) for one in receiver.got}
@@ -389,6 +388,7 @@ async def test_none_is_lost_when_workers_are_killed(house: House, shop: Shop) ->
 
 async def pay_through(house: House, number: int) -> None:
     """Pay until it is answered, under one key."""
+    number %= 50
     body, key = house.purchase(number, "humo", fresh_amount()), new_key()
 
     async def answered() -> bool:
@@ -396,6 +396,8 @@ async def pay_through(house: House, number: int) -> None:
             reply = await house.pay(number, body, key=key)
         except aiohttp.ClientError:
             return False
+        # Only what may be repeated: a worker that is only starting, or the first still runs.
+        assert reply.status in (201, 202) or reply.body["retryable"], reply.raw
         return reply.status in (201, 202)
 
     await until(answered, within_s=30)

@@ -323,7 +323,10 @@ async def test_what_was_claimed_is_claimed_again_when_its_time_is_over(desk: Des
     (second,) = await desk.claim()
     assert (second["id"], second["tries"]) == (first["id"], 2)
     assert await desk.pool.fetchval(store.FAIL, first["id"], first["tries"], 500, "") is None
-    assert await desk.pool.fetchval(store.SUCCEED, second["id"], second["tries"], 200) is not None
+    await desk.pool.execute(store.SUCCEED, [first["id"]], [first["tries"]], [200])
+    assert await desk.pool.fetchval("SELECT status FROM webhook_deliveries") == "pending"
+    await desk.pool.execute(store.SUCCEED, [second["id"]], [second["tries"]], [200])
+    assert await desk.pool.fetchval("SELECT status FROM webhook_deliveries") == "succeeded"
     assert await desk.pool.fetchval(store.FAIL, second["id"], second["tries"], 500, "") is None
 
 
@@ -414,7 +417,7 @@ async def test_what_is_old_is_removed(desk: Desk) -> None:
     await desk.fan_out.run()
     for row in await desk.claim():
         if row["body"].find(old) >= 0:
-            await desk.pool.execute(store.SUCCEED, row["id"], row["tries"], 200)
+            await desk.pool.execute(store.SUCCEED, [row["id"]], [row["tries"]], [200])
     unread = await desk.payment()
     await desk.event(unread)
     assert await desk.fan_out.prune() == 0, "nothing is old yet"

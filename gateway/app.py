@@ -41,13 +41,13 @@ from gateway.kernel.http.routes import Route, RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
 from gateway.kernel.http.system import Check
 from gateway.kernel.http.system import routes as system_routes
+from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.secrets import Keys
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
 from gateway.ledger.routes import routes as ledger_routes
 from gateway.payments import connectors as loading
-from gateway.payments import store as payment_store
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
 from gateway.payments.instructions import Instructions
@@ -249,15 +249,16 @@ async def open_connectors(
     return connectors
 
 
-async def _register(ground: Ground) -> int:
+async def _register(ground: Ground) -> Lease:
     """Make this process a worker, known to all; from now on it decides by the newest rules."""
-    worker: int = await ground.pool.fetchval(payment_store.REGISTER_WORKER)
-    await ground.rules.work_as(worker)
-    return worker
+    lease_s = ground.settings.recovery.worker_lease_s
+    lease = await Lease.register(ground.pool, ground.clock, ground.metrics, lease_s=lease_s)
+    await ground.rules.work_as(lease.worker)
+    return lease
 
 
 async def _open_payments(
-    ground: Ground, identity: IdentityRoom, worker: int, stack: AsyncExitStack
+    ground: Ground, identity: IdentityRoom, lease: Lease, stack: AsyncExitStack
 ) -> PaymentRoom:
     settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
 
@@ -268,7 +269,7 @@ async def _open_payments(
     journal = Journal(
         pool,
         core,
-        worker=worker,
+        worker=lease.worker,
         batch_size_max=settings.journal.batch_size_max,
         queue_size_max=settings.journal.queue_size_max,
         hot_subject_s=settings.journal.hot_subject_s,
@@ -300,6 +301,7 @@ async def _open_payments(
         step_ups=step_ups,
         sequences=sequences,
         metrics=ground.metrics,
+        lease=lease,
     )
     actions = Actions(
         pool=pool,
@@ -311,7 +313,7 @@ async def _open_payments(
         instructions=instructions,
         connectors=connectors,
         sequences=sequences,
-        worker=worker,
+        lease=lease,
     )
     reviews = Reviews(pool, payments, actions, reads, clock)
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
@@ -324,7 +326,7 @@ async def _open_payments(
         callbacks,
         ground.metrics,
         settings.recovery,
-        worker=worker,
+        lease,
     )
     handlers = PaymentRoutes(
         core=core,
@@ -472,13 +474,13 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         ground = await open_ground(settings, keys, stack)
         identity = await open_identity(ground, stack)
         await settle_order(ground.pool)
-        worker = await _register(ground)
-        payments = await _open_payments(ground, identity, worker, stack)
+        lease = await _register(ground)
+        payments = await _open_payments(ground, identity, lease, stack)
         routes = [
             *identity.routes,
             *_card_routes(ground, identity, payments),
             *payments.routes,
-            *_open_rules(ground, identity, worker, stack),
+            *_open_rules(ground, identity, lease.worker, stack),
             *_open_webhooks(ground, stack),
             *_open_ledger(ground, stack),
         ]

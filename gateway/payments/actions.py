@@ -20,6 +20,7 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
+from gateway.kernel.lease import Lease
 from gateway.payments import ledger, store
 from gateway.payments.entries import ALL, ActionFact, Fact, VersionMoved
 from gateway.payments.instructions import Instructions
@@ -86,7 +87,7 @@ class Actions:
         instructions: Instructions,
         connectors: Mapping[str, Connector],
         sequences: Sequences,
-        worker: int,
+        lease: Lease,
     ) -> None:
         self._pool = pool
         self._core = core
@@ -97,7 +98,7 @@ class Actions:
         self._instructions = instructions
         self._connectors = connectors
         self._sequences = sequences
-        self._worker = worker
+        self._lease = lease
         self._recording: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def act(
@@ -242,7 +243,7 @@ class Actions:
                     action.commission_returned,
                     action.reason,
                     action.sequence,
-                    self._worker,
+                    self._lease.worker,
                 )
         except (_Unclaimed, asyncpg.UniqueViolationError):
             raise await self._why_unclaimed(wanted) from None
@@ -276,6 +277,7 @@ class Actions:
         attempt = attempts[0]
         commission = self._commission(action.kind, payment, action.amount_minor)
         await failpoints.hit("after_action_claim")
+        self._lease.check()
         result = await self._send(action, payment, attempt, commission)
         await failpoints.hit("after_action_reply")
         if not result.sent:

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.kernel import failpoints
 from gateway.kernel.db.pool import CONNECTION_LOST
+from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.payments import store
 from gateway.payments.actions import Actions
@@ -44,8 +45,7 @@ class Recovery:
         callbacks: Callbacks,
         metrics: Metrics,
         settings: RecoverySettings,
-        *,
-        worker: int,
+        lease: Lease,
     ) -> None:
         self._pool = pool
         self._payments = payments
@@ -55,7 +55,7 @@ class Recovery:
         self._callbacks = callbacks
         self._metrics = metrics
         self._settings = settings
-        self._worker = worker
+        self._lease = lease
         self._slots = asyncio.Semaphore(_CONCURRENT_MAX)
         self._tasks: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
@@ -63,7 +63,7 @@ class Recovery:
     def start(self) -> None:
         """Begin to beat and to look; returns at once."""
         self._tasks = [
-            asyncio.create_task(self._forever(self._beat, self._settings.worker_lease_s / 5)),
+            asyncio.create_task(self._forever(self._lease.renew, self._lease.period_s)),
             asyncio.create_task(self._forever(self._callbacks.sweep, SWEEP_S)),
             asyncio.create_task(self._forever(self._look, self._settings.poll_s)),
         ]
@@ -73,7 +73,7 @@ class Recovery:
         for task in [*self._tasks, *self._running]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._running, return_exceptions=True)
-        await self._pool.execute(store.RETIRE_WORKER, self._worker)
+        await self._lease.retire()
 
     async def _forever(self, act: Callable[[], Awaitable[None]], period_s: float) -> None:
         while True:
@@ -83,16 +83,13 @@ class Recovery:
                 log.warning("recovery waits for the database", error=repr(error))
             await asyncio.sleep(period_s)
 
-    async def _beat(self) -> None:
-        await self._pool.execute(store.HEARTBEAT, self._worker)
-
     async def _look(self) -> None:
         await self._step_ups.expire()
         await self._reviews.close_settled()
         free = self._settings.batch_size_max - len(self._running)
         if free <= 0:
             return
-        arguments = (self._worker, free, self._settings.worker_lease_s)
+        arguments = (self._lease.worker, free, self._settings.worker_lease_s)
         for row in await self._pool.fetch(store.CLAIM_ATTEMPTS, *arguments):
             self._take_up(store.attempt_of(row))
         for row in await self._pool.fetch(store.CLAIM_ACTIONS, *arguments):

@@ -20,6 +20,7 @@ from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
+from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
 from gateway.payments.entries import (
@@ -90,6 +91,7 @@ class Payments:
         step_ups: StepUps,
         sequences: Sequences,
         metrics: Metrics,
+        lease: Lease,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -103,6 +105,7 @@ class Payments:
         self._step_ups = step_ups
         self._sequences = sequences
         self._metrics = metrics
+        self._lease = lease
         self._carrying: set[asyncio.Task[Response]] = set()
 
     async def pay(self, request: Request) -> Response:
@@ -191,6 +194,7 @@ class Payments:
             RefusedByCore: what could be admitted no longer can.
         """
         await failpoints.hit("before_intent_commit")
+        self._lease.check()
         sequence = await self._sequences.next()
         attempt = outcomes.new_attempt(payment, 1, sequence, admission.at_ms)
         intent = Intent(payment, attempt, admission, scope, fingerprint, object_id)
@@ -326,6 +330,8 @@ class Payments:
             connector = self._connectors[attempt.connector]
             instruction = await self._instructions.of(payment, attempt)
             await failpoints.hit("before_send")
+            # Held up for so long that others may have settled it: it must not be sent any more.
+            self._lease.check()
             result = await connector.authorize(instruction)
             await failpoints.hit("after_reply")
             self._metrics.count("attempts", f"{attempt.connector}_{result.outcome.code}")

@@ -144,9 +144,6 @@ SELECT id, version, 'payment.canceled', json_build_object(
     'amount_received', 0, 'amount_refunded', 0)
 FROM over
 """
-REGISTER_WORKER = "INSERT INTO workers DEFAULT VALUES RETURNING id"
-HEARTBEAT = "UPDATE workers SET seen_at = now() WHERE id = $1"
-RETIRE_WORKER = "UPDATE workers SET seen_at = 'epoch' WHERE id = $1"
 NEXT_BLOCK = "SELECT nextval('attempt_blocks')"
 OPEN_CONFLICT = """
 WITH conflict AS (

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from gateway.identity.users import Users
 from gateway.kernel import audit
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db import pool as pools
+from gateway.kernel.http.admission import Door, DoorPolicy, Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.routes import Route, RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
@@ -43,6 +44,7 @@ from gateway.kernel.http.system import Check
 from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
+from gateway.kernel.outside import Outside
 from gateway.kernel.secrets import Keys
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
@@ -52,6 +54,7 @@ from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
+from gateway.payments.kept import Kept
 from gateway.payments.reads import Reads
 from gateway.payments.recovery import Recovery
 from gateway.payments.refusals import Refusals
@@ -265,7 +268,9 @@ async def _open_payments(
     async def on_advice(name: str, event: CallbackEvent) -> None:
         await callbacks.advise(name, event)
 
-    connectors = await open_connectors(ground, stack, on_advice)
+    started = await open_connectors(ground, stack, on_advice)
+    connectors: dict[str, Connector] = {name: Outside(one) for name, one in started.items()}
+    _expose_connectors(ground.metrics, connectors)
     journal = Journal(
         pool,
         core,
@@ -287,7 +292,7 @@ async def _open_payments(
         phone_of=identity.users.phone_of,
         replays=replays,
     )
-    refusals = Refusals(pool, clock)
+    refusals, kept = Refusals(pool, clock), Kept()
     payments = Payments(
         core=core,
         clock=clock,
@@ -302,6 +307,7 @@ async def _open_payments(
         sequences=sequences,
         metrics=ground.metrics,
         lease=lease,
+        kept=kept,
     )
     actions = Actions(
         pool=pool,
@@ -314,7 +320,9 @@ async def _open_payments(
         connectors=connectors,
         sequences=sequences,
         lease=lease,
+        kept=kept,
     )
+    ground.metrics.gauge("replies_kept", "Replies not written yet.", lambda: float(kept.size))
     reviews = Reviews(pool, payments, actions, reads, clock)
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
     recovery = Recovery(
@@ -342,6 +350,7 @@ async def _open_payments(
     stack.push_async_callback(journal.close)
     recovery.start()
     stack.push_async_callback(recovery.close)
+    stack.push_async_callback(kept.close)
     stack.push_async_callback(payments.drain)
     routes = [*payment_routes(handlers, payments), *review_routes(reviews, ground.cursors)]
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
@@ -455,6 +464,43 @@ def _expose(metrics: Metrics, journal: Journal) -> None:
     metrics.gauge("journal_queue_size", "Entries waiting.", lambda: _sum(journal, "queue_size"))
 
 
+def _expose_connectors(metrics: Metrics, connectors: dict[str, Connector]) -> None:
+    def read(name: str) -> Callable[[], dict[str, float]]:
+        return lambda: {one.name: float(getattr(one, name)) for one in connectors.values()}
+
+    metrics.family("connector_in_flight", "Calls under way.", "connector", read("in_flight"))
+
+
+def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Door:
+    """Build what decides who comes in, and let it follow the load."""
+    own = settings.admission
+    door = Door(
+        DoorPolicy(
+            in_flight_max=settings.http.in_flight_max,
+            inside_first=own.inside_first,
+            inside_min=own.inside_min,
+            inside_max=own.inside_max,
+            delay_target_ms=own.delay_target_ms,
+            payments_percent=own.payments_percent,
+            reads_percent=own.reads_percent,
+            reports_percent=own.reports_percent,
+        )
+    )
+    metrics.gauge("door_limit", "Requests that may be inside.", lambda: float(door.limit))
+    metrics.gauge("door_inside", "Requests inside.", lambda: float(door.inside))
+    metrics.gauge("door_in_flight", "Requests unanswered.", lambda: float(door.in_flight))
+    metrics.family(
+        "door_shed",
+        "Requests turned away.",
+        "priority",
+        lambda: {one.name.lower(): float(door.shed[one]) for one in Priority},
+        is_counter=True,
+    )
+    door.start()
+    stack.callback(door.stop)
+    return door
+
+
 def _sum(journal: Journal, name: str) -> float:
     return float(getattr(journal.intents, name) + getattr(journal.facts, name))
 
@@ -499,7 +545,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             ground.clock,
             ground.metrics,
             body_bytes_max=settings.http.body_bytes_max,
-            in_flight_max=settings.http.in_flight_max,
+            door=_open_door(settings, ground.metrics, stack),
         )
 
 

@@ -366,10 +366,14 @@ def changed_config(**changes: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 @asynccontextmanager
 async def running_house(
-    *, workers: int = 1, environment: Mapping[str, str] | None = None
+    *,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> AsyncIterator[House]:
-    """Run a sandbox of its own, in a folder of its own, and end it."""
-    with open_folder("oqim-house-") as data_dir:
+    """Run a sandbox of its own, in a folder of its own unless one is given, and end it."""
+    with open_folder("oqim-house-") as made:
+        data_dir = folder or made
         variables = {
             **os.environ,
             "OQIM_PORT": str(free_port()),

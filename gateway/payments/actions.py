@@ -8,6 +8,7 @@ and that is how an action in doubt is settled.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -17,6 +18,8 @@ from connectors.spi import Connector, Outcome, Result
 from gateway.core import Commission, Core, Refusal, idempotency
 from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
+from gateway.kernel.db.pool import CONNECTION_LOST
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id
@@ -25,6 +28,7 @@ from gateway.payments import ledger, store
 from gateway.payments.entries import ALL, ActionFact, Fact, VersionMoved
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
+from gateway.payments.kept import Kept
 from gateway.payments.model import (
     CANCELED,
     REQUIRES_CAPTURE,
@@ -88,6 +92,7 @@ class Actions:
         connectors: Mapping[str, Connector],
         sequences: Sequences,
         lease: Lease,
+        kept: Kept,
     ) -> None:
         self._pool = pool
         self._core = core
@@ -99,6 +104,7 @@ class Actions:
         self._connectors = connectors
         self._sequences = sequences
         self._lease = lease
+        self._kept = kept
         self._recording: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def act(
@@ -283,7 +289,12 @@ class Actions:
         if not result.sent:
             outcome = Outcome.PENDING if scope is None else Outcome.SWITCH_UNAVAILABLE
             result = replace(result, outcome=outcome)
-        return await self._record(action, result, commission, scope)
+        try:
+            return await self._record(action, result, commission, scope)
+        except (Unavailable, *CONNECTION_LOST):
+            if result.sent:
+                self._kept.keep(action.id, partial(self._record, action, result, commission, None))
+            raise
 
     async def _send(
         self,

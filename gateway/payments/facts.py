@@ -14,7 +14,7 @@ import structlog
 from gateway.core import Core, Staged
 from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
-from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, Lane
+from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane
 from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
@@ -157,7 +157,14 @@ class FactLane:
     ) -> list[FactEntry]:
         if error.sqlstate == ABORTED and str(error) == "stale":
             return await self._write(entries, is_locked=True)
-        if error.sqlstate == ABORTED or isinstance(error, asyncpg.DeadlockDetectedError):
+        if isinstance(error, UNDONE):
+            again = [entry for entry in entries if entry.may_retry()]
+            for entry in entries:
+                if entry not in again:
+                    entry.fail(Unavailable("the outcome could not be written yet"))
+            self._wake()
+            return again
+        if error.sqlstate == ABORTED:
             self._wake()
             return entries
         if len(entries) == 1:

@@ -16,7 +16,7 @@ import structlog
 from gateway.core import Core, Staged
 from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
-from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, Lane
+from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane
 from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
@@ -185,8 +185,11 @@ class IntentLane:
         self, entries: list[IntentEntry], error: asyncpg.PostgresError
     ) -> list[IntentEntry]:
         """Bisect: whoever is alone with the error has caused it."""
-        if isinstance(error, asyncpg.DeadlockDetectedError):
-            return entries
+        if isinstance(error, UNDONE):
+            again = [entry for entry in entries if entry.may_retry()]
+            tired = [entry for entry in entries if entry not in again]
+            self._give_up(tired, Unavailable("the payment could not be written; nothing was sent"))
+            return again
         if len(entries) == 1:
             log.error("an intent was refused by the database", sqlstate=error.sqlstate)
             self._give_up(entries, error)

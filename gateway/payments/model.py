@@ -72,7 +72,7 @@ _MESSAGE_OTHERWISE = ("The card's bank declined the payment.", "Ask the card's b
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at one processor."""
+    """One try at one processor. `age_s` is its age when it was read, by the database's clock."""
 
     id: str
     payment_id: str
@@ -88,6 +88,7 @@ class Attempt:
     references: dict[str, str] = field(default_factory=dict)
     outcome_source: str | None = None
     tries: int = 0
+    age_s: float = 0.0
 
     @property
     def is_open(self) -> bool:

@@ -7,6 +7,7 @@ attempt (an inquiry, a reversal, a callback) joins it.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 import structlog
@@ -34,6 +35,7 @@ from gateway.payments.entries import (
 )
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
+from gateway.payments.kept import Kept
 from gateway.payments.model import (
     FAILED,
     PROCESSING,
@@ -92,6 +94,7 @@ class Payments:
         sequences: Sequences,
         metrics: Metrics,
         lease: Lease,
+        kept: Kept,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -106,6 +109,7 @@ class Payments:
         self._sequences = sequences
         self._metrics = metrics
         self._lease = lease
+        self._kept = kept
         self._carrying: set[asyncio.Task[Response]] = set()
 
     async def pay(self, request: Request) -> Response:
@@ -337,7 +341,7 @@ class Payments:
             self._metrics.count("attempts", f"{attempt.connector}_{result.outcome.code}")
             if not result.sent and len(attempts) == 1:
                 return await self._not_sent(payment, attempt, scope)
-            settled = await self._settle(payment, attempts, attempt, result, source="reply")
+            settled = await self._settle_reply(payment, attempts, attempt, result)
             payment, attempts = settled.payment, settled.attempts
             if settled.following is Next.REVERSE:
                 payment, attempts = await self.reverse_open(payment, attempts)
@@ -373,6 +377,25 @@ class Payments:
         raise Problem("processor-unavailable", detail)
 
     # Settling -------------------------------------------------------------------------------
+
+    async def _settle_reply(
+        self, payment: Payment, attempts: list[Attempt], attempt: Attempt, result: Result
+    ) -> Settled:
+        """Record a processor's reply; one that cannot be written now is kept until it can be."""
+        try:
+            return await self._settle(payment, attempts, attempt, result, source="reply")
+        except Unavailable:
+            self._kept.keep(attempt.id, partial(self._settle_kept, attempt, result))
+            raise
+
+    async def _settle_kept(self, attempt: Attempt, result: Result) -> None:
+        """Record a reply that was kept, unless somebody has taken the attempt up meanwhile."""
+        payment, attempts = await self._reads.whole(attempt.payment_id)
+        current = next(one for one in attempts if one.id == attempt.id)
+        if current.is_open and current.tries == attempt.tries:
+            await self._follow(
+                await self._settle(payment, attempts, current, result, source="reply")
+            )
 
     async def _settle(
         self,
@@ -423,9 +446,12 @@ class Payments:
     async def settle(self, attempt: Attempt, result: Result, *, source: str, wait_s: float) -> None:
         """Apply what became known of an attempt, and do what follows from it."""
         payment, attempts = await self._reads.whole(attempt.payment_id)
-        settled = await self._settle(
-            payment, attempts, attempt, result, source=source, wait_s=wait_s
+        await self._follow(
+            await self._settle(payment, attempts, attempt, result, source=source, wait_s=wait_s)
         )
+
+    async def _follow(self, settled: Settled) -> None:
+        """Do what follows from a fact that nobody waits for."""
         if settled.following is Next.SEND:
             await self._carry(settled.payment, settled.attempts, b"")
         elif settled.following is Next.REVERSE:
@@ -504,8 +530,7 @@ class Payments:
             return
         instruction = await self._instructions.of(payment, attempt)
         result = await connector.inquire(instruction)
-        age_s = (self._clock() - attempt.created_at_ms) / 1000
-        if result.outcome is Outcome.ORIGINAL_NOT_FOUND and age_s < not_found_final_s:
+        if result.outcome is Outcome.ORIGINAL_NOT_FOUND and attempt.age_s < not_found_final_s:
             # It may still be on its way.
             result = Result(outcome=Outcome.PENDING)
         await self.settle(attempt, result, source="inquiry", wait_s=wait_s)

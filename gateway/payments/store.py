@@ -19,7 +19,8 @@ commission_returned, commission_returning,
 """
 _ATTEMPT_COLUMNS = """
 id, payment_id, leg, connector, kind, state, sequence, created_at_ms, rrn, approval_code,
-processor_code, processor_references, outcome_source, tries
+processor_code, processor_references, outcome_source, tries,
+extract(epoch FROM now() - sent_at)::float8 AS age_s
 """
 _ACTION_COLUMNS = """
 id, payment_id, kind, state, amount_minor, commission_returned, reason, decline_code, sequence,

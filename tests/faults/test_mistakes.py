@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.faults.invariants import broken
+from tests.faults.test_database import held_up
 from tests.faults.world import CONFIG, Clients, ask, paused_workers, worker_beside
 from tests.house import House, changed_config, running_house, until
 from tests.http.test_callbacks import deliver, event
@@ -147,6 +148,15 @@ async def test_a_mistake_is_found(
         except Found as sentence:
             found = [str(sentence)]
     assert any(one.startswith(number) for one in found), f"{mistake} was not found: {found}"
+
+
+async def test_a_dead_worker_that_sends_is_found(doomed: House) -> None:
+    """What others have settled as never sent is then charged: I4 says so."""
+    clients = Clients()
+    await held_up(doomed, clients, 8, "uzcard", mistake="dead_worker_sends")
+    rows = await doomed.rows("SELECT id FROM payments ORDER BY id DESC LIMIT 1")
+    found = [one for one in await broken(doomed, clients) if rows[0]["id"] in one]
+    assert any(one.startswith("I4") for one in found), f"it was not found: {found}"
 
 
 async def test_told_approved_amid_a_reversal(doomed: House) -> None:

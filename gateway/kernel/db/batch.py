@@ -14,6 +14,10 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+TRIES_MAX = 3
+"""Times that an entry is written, when each is undone by a deadlock or the like."""
+
+
 class QueueFull(Exception):
     """Nothing was queued; the caller sheds its load."""
 
@@ -24,6 +28,12 @@ class Entry(Generic[Item, Answer]):
 
     item: Item
     answer: asyncio.Future[Answer]
+    tries: int = 0
+
+    def may_retry(self) -> bool:
+        """Count a try that the database undid for another's sake; whether one more is left."""
+        self.tries += 1
+        return self.tries < TRIES_MAX
 
     def resolve(self, answer: Answer) -> None:
         if not self.answer.done():

@@ -23,6 +23,8 @@ CONNECTION_LOST = (
 """After which a statement's outcome is unknown: the network, a time-out (an OSError), a server that
 is stopping, crashed or full. Tried before PostgresError, of which some are kinds."""
 
+UNDONE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""After which nothing was done, and the same may well succeed when tried again."""
 
 _MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
 

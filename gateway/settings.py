@@ -32,6 +32,16 @@ class Http(_Section, frozen=True):
     in_flight_max: int
 
 
+class Admission(_Section, frozen=True):
+    inside_first: int
+    inside_min: int
+    inside_max: int
+    delay_target_ms: float
+    payments_percent: int
+    reads_percent: int
+    reports_percent: int
+
+
 class Database(_Section, frozen=True):
     url: str
     pool_size_max: int
@@ -115,6 +125,7 @@ class Connectors(_Section, frozen=True):
 
 class _File(_Section, frozen=True):
     http: Http
+    admission: Admission
     database: Database
     redis: Redis
     core: CoreSettings

@@ -2,6 +2,7 @@
 
 from gateway.cards.model import AddCard, Card, CardList, CardsQuery, VerifyCard
 from gateway.cards.service import CardService
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import body_as, no_body, query_as
@@ -59,6 +60,7 @@ def routes(*, cards: CardService, cursors: Cursors) -> list[Route]:
             summary="Add a card, or send another code for one that waits",
             tag="Cards",
             scope="cards:write",
+            priority=Priority.PAYMENT,
             body=AddCard,
             answers={201: Card},
             problems=(
@@ -79,6 +81,7 @@ def routes(*, cards: CardService, cursors: Cursors) -> list[Route]:
             summary="Make a card active with the code that was sent",
             tag="Cards",
             scope="cards:write",
+            priority=Priority.PAYMENT,
             body=VerifyCard,
             answers={200: Card},
             problems=(
@@ -97,6 +100,7 @@ def routes(*, cards: CardService, cursors: Cursors) -> list[Route]:
             summary="List the cards of a customer",
             tag="Cards",
             scope="cards:read",
+            priority=Priority.READ,
             query=CardsQuery,
             answers={200: CardList},
             problems=("invalid-query", "invalid-cursor"),
@@ -108,6 +112,7 @@ def routes(*, cards: CardService, cursors: Cursors) -> list[Route]:
             summary="Show a card",
             tag="Cards",
             scope="cards:read",
+            priority=Priority.READ,
             answers={200: Card},
             problems=("not-found",),
         ),
@@ -118,6 +123,7 @@ def routes(*, cards: CardService, cursors: Cursors) -> list[Route]:
             summary="Remove a card",
             tag="Cards",
             scope="cards:write",
+            priority=Priority.PAYMENT,
             answers={204: None},
             problems=("not-found",),
         ),

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.identity.messenger import RedisMessenger
 from gateway.identity.phones import normalise
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.http.read import query_as
@@ -85,6 +86,7 @@ def routes(messenger: RedisMessenger, simulators: str) -> list[Route]:
             summary="The one-time codes that would have been sent to a phone, newest first",
             tag="sandbox",
             scope=None,
+            priority=Priority.READ,
             query=MessagesQuery,
             answers={200: MessageList},
             problems=("invalid-query",),

@@ -16,6 +16,7 @@ from gateway.identity.model import (
     TokenForm,
 )
 from gateway.identity.service import IdentityService
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem
@@ -114,6 +115,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Send a one-time code to a phone",
             tag="Identity",
             scope=None,
+            priority=Priority.PAYMENT,
             body=AskChallenge,
             answers={201: ChallengeAnswer},
             problems=("invalid-phone", "rate-limited", "otp-locked"),
@@ -125,6 +127,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Exchange a one-time code, a refresh token or client credentials for tokens",
             tag="Identity",
             scope=None,
+            priority=Priority.PAYMENT,
             form=TokenForm,
             answers={200: TokenAnswer},
             problems=(*_FORM, "invalid-client", "invalid-grant", "unsupported-grant-type", *_OTP),
@@ -136,6 +139,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Revoke an access token, or the session of a refresh token",
             tag="Identity",
             scope=None,
+            priority=Priority.SETTLING,
             form=OneTokenForm,
             answers={200: dict[str, str]},
             problems=(*_FORM, "invalid-client"),
@@ -147,6 +151,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Say whether a token of the calling client is active",
             tag="Identity",
             scope=None,
+            priority=Priority.READ,
             form=OneTokenForm,
             answers={200: Introspection},
             problems=(*_FORM, "invalid-client"),
@@ -158,6 +163,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Public keys of access tokens",
             tag="Identity",
             scope=None,
+            priority=Priority.READ,
             answers={200: Jwks},
         ),
         Route(
@@ -167,6 +173,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Authorization server metadata",
             tag="Identity",
             scope=None,
+            priority=Priority.READ,
             answers={200: ServerMetadata},
         ),
         Route(
@@ -176,6 +183,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="List the devices that are logged in",
             tag="Sessions",
             scope="sessions:read",
+            priority=Priority.READ,
             query=SessionsQuery,
             answers={200: SessionList},
             problems=("invalid-query", "invalid-cursor"),
@@ -187,6 +195,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Log a device out",
             tag="Sessions",
             scope="sessions:write",
+            priority=Priority.SETTLING,
             answers={204: None},
             problems=("not-found",),
         ),
@@ -197,6 +206,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             summary="Log every other device out",
             tag="Sessions",
             scope="sessions:write",
+            priority=Priority.SETTLING,
             answers={200: Revoked},
         ),
     ]

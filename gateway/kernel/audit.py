@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from gateway.core import rfc3339
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import query_as
@@ -119,6 +120,7 @@ def routes(*, pool: asyncpg.Pool, cursors: Cursors) -> list[Route]:
             summary="List what operators did, newest first",
             tag="audit",
             scope="admin:read",
+            priority=Priority.REPORT,
             query=AuditQuery,
             answers={200: AuditPage},
             problems=("invalid-query", "invalid-cursor"),

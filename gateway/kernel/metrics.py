@@ -5,7 +5,8 @@ when it is scraped.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -13,6 +14,24 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """A family of values under one label, read when scraped."""
+
+    name: str
+    help_text: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+    is_counter: bool
+
+    def metric(self) -> Metric:
+        kind = CounterMetricFamily if self.is_counter else GaugeMetricFamily
+        metric = kind(f"oqim_{self.name}", self.help_text, labels=[self.label])
+        for of, value in self.read().items():
+            metric.add_metric([of], value)
+        return metric
 
 
 class Metrics(Collector):
@@ -23,6 +42,7 @@ class Metrics(Collector):
         self._latencies: dict[str, list[float]] = {}
         self._counts: dict[tuple[str, str], int] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._families: list[_Family] = []
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -45,6 +65,18 @@ class Metrics(Collector):
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Register `oqim_<name>`, read when scraped."""
         self._gauges[name] = (help_text, read)
+
+    def family(
+        self,
+        name: str,
+        help_text: str,
+        label: str,
+        read: Callable[[], Mapping[str, float]],
+        *,
+        is_counter: bool = False,
+    ) -> None:
+        """Register `oqim_<name>{label=...}`, read when scraped: a value for each of the label's."""
+        self._families.append(_Family(name, help_text, label, read, is_counter))
 
     def text(self) -> bytes:
         """Return the Prometheus exposition text."""
@@ -74,5 +106,6 @@ class Metrics(Collector):
             )
             family.add_metric([label], number)
         yield from families.values()
+        yield from (one.metric() for one in self._families)
         for name, (help_text, read) in self._gauges.items():
             yield GaugeMetricFamily(f"oqim_{name}", help_text, value=read())

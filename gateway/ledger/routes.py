@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from gateway.kernel.clock import Clock
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.http.read import query_as
@@ -57,6 +58,7 @@ def routes(balances: Balances, clock: Clock) -> list[Route]:
             summary="Every account at a moment; debits equal credits",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             query=TrialQuery,
             answers={200: TrialBalance},
             problems=("invalid-query",),
@@ -68,6 +70,7 @@ def routes(balances: Balances, clock: Clock) -> list[Route]:
             summary="A journal entry, by the payment's or the action's id",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.READ,
             answers={200: EntryView},
             problems=("not-found",),
         ),

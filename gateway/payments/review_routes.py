@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import body_as, no_body, query_as
@@ -76,6 +77,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             summary="List payments that a human must settle, newest first",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             query=ReviewsQuery,
             answers={200: ReviewPage},
             problems=("invalid-query", "invalid-cursor"),
@@ -87,6 +89,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             summary="Get a review",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.READ,
             answers={200: ReviewView},
             problems=("not-found",),
         ),
@@ -97,6 +100,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             summary="Say what became of it; another operator approves",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.PAYMENT,
             body=ProposalBody,
             answers={201: ReviewView},
             problems=("not-found", "invalid-state"),
@@ -108,6 +112,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             summary="Settle it as another operator proposed",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.PAYMENT,
             answers={200: ReviewView},
             problems=("not-found", "four-eyes-required", "invalid-state"),
         ),
@@ -118,6 +123,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             summary="Money of which nobody can say yet where it is",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             answers={200: InDoubtView},
         ),
     ]

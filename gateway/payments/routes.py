@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gateway.core import Core, Refusal
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem, RefusedByCore
@@ -322,6 +323,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Pay: a purchase, a transfer or a payout",
             tag=_TAG,
             scope="payments:write",
+            priority=Priority.PAYMENT,
             body=PaymentBody,
             answers={201: PaymentView, 202: PaymentView},
             problems=(
@@ -343,6 +345,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Quote: what a payment would cost, promised for a while",
             tag=_TAG,
             scope="payments:write",
+            priority=Priority.READ,
             body=PaymentBody,
             answers={200: QuoteView},
             problems=_DECISION,
@@ -355,6 +358,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="List payments, newest first",
             tag=_TAG,
             scope="payments:read",
+            priority=Priority.READ,
             query=ListQuery,
             answers={200: PaymentPage},
             problems=("invalid-query", "invalid-cursor"),
@@ -366,6 +370,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Get a payment",
             tag=_TAG,
             scope="payments:read",
+            priority=Priority.READ,
             answers={200: PaymentView},
             problems=("not-found",),
         ),
@@ -376,6 +381,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Why: the decisions on a payment, or on a refusal by the id of either",
             tag=_TAG,
             scope="payments:read",
+            priority=Priority.READ,
             query=TraceQuery,
             answers={200: TraceView},
             problems=("not-found", "invalid-query"),
@@ -388,6 +394,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Headroom of a card for an operation",
             tag="limits",
             scope="limits:read",
+            priority=Priority.READ,
             query=LimitsQuery,
             answers={200: LimitsView},
             problems=("not-found", "invalid-query"),
@@ -399,6 +406,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
             summary="Take a processor's callback, verified on its raw bytes",
             tag="callbacks",
             scope=None,
+            priority=Priority.SETTLING,
             answers={200: Accepted},
             problems=(
                 "not-found",
@@ -421,6 +429,7 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             summary="Confirm a payment in `requires_action` with the code that was sent",
             tag=_TAG,
             scope="payments:write",
+            priority=Priority.PAYMENT,
             body=ConfirmBody,
             answers={201: PaymentView, 202: PaymentView},
             problems=(
@@ -443,6 +452,7 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             summary="Capture a hold, in whole or in part",
             tag=_TAG,
             scope="payments:capture",
+            priority=Priority.SETTLING,
             body=CaptureBody,
             answers={200: PaymentView, 202: PaymentView},
             problems=(
@@ -461,6 +471,7 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             summary="Cancel a hold",
             tag=_TAG,
             scope="payments:capture",
+            priority=Priority.SETTLING,
             answers={200: PaymentView, 202: PaymentView},
             problems=(*_IDEMPOTENCY, *shared),
             is_idempotent=True,
@@ -472,6 +483,7 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             summary="Refund a purchase, in whole or in part",
             tag=_TAG,
             scope="payments:refund",
+            priority=Priority.SETTLING,
             body=RefundBody,
             answers={201: RefundView},
             problems=(
@@ -490,6 +502,7 @@ def _action_routes(handlers: PaymentRoutes) -> list[Route]:
             summary="List a payment's refunds",
             tag=_TAG,
             scope="payments:read",
+            priority=Priority.READ,
             answers={200: RefundList},
             problems=("not-found",),
         ),

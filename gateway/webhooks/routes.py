@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, Stream, json_response
 from gateway.kernel.http.read import body_as, no_body, optional_body_as, query_as
@@ -182,6 +183,7 @@ def routes(
             summary="Add a webhook endpoint; its secret is shown this once",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.READ,
             body=WebhookEndpointBody,
             answers={201: WebhookEndpointWithSecret},
             problems=("url-not-allowed", "webhook-limit-reached"),
@@ -193,6 +195,7 @@ def routes(
             summary="List webhook endpoints, newest first",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.READ,
             query=PageQuery,
             answers={200: WebhookEndpointPage},
             problems=("invalid-query", "invalid-cursor"),
@@ -204,6 +207,7 @@ def routes(
             summary="Get a webhook endpoint",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.READ,
             answers={200: WebhookEndpointView},
             problems=("not-found",),
         ),
@@ -214,6 +218,7 @@ def routes(
             summary="Change a webhook endpoint, switch it off or on",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.READ,
             body=WebhookEndpointChange,
             answers={200: WebhookEndpointView},
             problems=("not-found", "url-not-allowed"),
@@ -225,6 +230,7 @@ def routes(
             summary="Remove a webhook endpoint and what is kept of its deliveries",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.READ,
             answers={204: None},
             problems=("not-found",),
         ),
@@ -235,6 +241,7 @@ def routes(
             summary="Make a new secret; the one before signs as well for a day",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.READ,
             answers={200: WebhookEndpointWithSecret},
             problems=("not-found",),
         ),
@@ -245,6 +252,7 @@ def routes(
             summary="List deliveries to a webhook endpoint, newest first",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.READ,
             query=DeliveriesQuery,
             answers={200: WebhookDeliveryPage},
             problems=("not-found", "invalid-query", "invalid-cursor"),
@@ -256,6 +264,7 @@ def routes(
             summary="Send a delivery again, under the same id",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.READ,
             answers={202: WebhookDeliveryView},
             problems=("not-found", "webhook-disabled"),
         ),
@@ -266,6 +275,7 @@ def routes(
             summary="Follow what happens to your payments (server-sent events)",
             tag=_EVENTS_TAG,
             scope=_EVENTS,
+            priority=Priority.READ,
             query=EventsQuery,
             answers={200: None},
             problems=("invalid-query", "invalid-cursor", "rate-limited"),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response, Stream
 
 Handler = Callable[[Request], Awaitable[Response | Stream]]
@@ -25,6 +26,7 @@ class Route:
         problems: slugs this route may answer beside those every route may.
         is_idempotent: needs an Idempotency-Key.
         is_hot: dispatched first and authorizes by itself, in its one call into the core.
+        priority: who is turned away first when the worker has too much to do.
         media_type: of the successful answer.
     """
 
@@ -41,6 +43,7 @@ class Route:
     problems: tuple[str, ...] = ()
     is_idempotent: bool = False
     is_hot: bool = False
+    priority: Priority = Priority.READ
     media_type: str = "application/json"
 
 

@@ -1,12 +1,12 @@
 """The HTTP front: one low-level aiohttp handler, no middleware.
 
 Takes bytes, finds the route, hands the handler a `Request`, writes its `Response`. Every error,
-the framework's own included, leaves as `application/problem+json`.
+the framework's own included, leaves as `application/problem+json`. Whom the door turns away is
+answered before anything is read or parsed, where the bytes allow it.
 """
 
 import asyncio
 import re
-import time
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -20,9 +20,12 @@ from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
+from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority
+from gateway.kernel.http.glance import Glance, glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
 from gateway.kernel.http.routes import Found, RouteTable
+from gateway.kernel.http.shed import ShedAnswer
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
 
@@ -36,9 +39,15 @@ _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*
 BODY_TIMEOUT_S = 20.0
 # A client that takes nothing of a stream for so long is taken to be gone.
 STREAM_WRITE_TIMEOUT_S = 20.0
-# They must differ: see `_ProblemRequestHandler.handle_error`.
+# They must differ: see `_Connection.handle_error`.
 _LINE_BYTES_MAX = 8190
 _HEADER_BYTES_MAX = 8192
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # Instead of the library and its version.
+    "Server": "oqim",
+}
 _READ_ERRORS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload-too-large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "uri-too-long",
@@ -54,7 +63,7 @@ class HttpFront:
         table: every route of the process.
         core: authorizes routes that are not hot.
         body_bytes_max: bodies over it are refused, as far as possible before they are read.
-        in_flight_max: requests over it are answered 503 at once.
+        door: decides who comes in; by default one that lets `in_flight_max` in.
         body_timeout_s: a body that has not arrived by then is answered 408.
     """
 
@@ -66,7 +75,8 @@ class HttpFront:
         metrics: Metrics,
         *,
         body_bytes_max: int,
-        in_flight_max: int,
+        in_flight_max: int = 4_096,
+        door: Door | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._table = table
@@ -74,28 +84,32 @@ class HttpFront:
         self._clock = clock
         self._metrics = metrics
         self._body_bytes_max = body_bytes_max
-        self._in_flight_max = in_flight_max
+        self.door = door or Door(DoorPolicy(in_flight_max=in_flight_max))
+        self.shed_answer = ShedAnswer(_HEADERS)
         self._body_timeout_s = body_timeout_s
-        self._in_flight = 0
         # The connections that carry streams.
         self._streaming: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one aiohttp request."""
-        started = time.perf_counter()
+        connection = http.protocol
+        if isinstance(connection, _Connection):
+            connection.arrived()
         request_id = http.headers.get("X-Request-Id", "")
         if not _REQUEST_ID.match(request_id):
             request_id = new_id("req_", self._clock())
-        route_name = "none"
+        found = self._table.find(http.method, http.path)
+        route_name, priority = "none", Priority.READ
+        if isinstance(found, Found):
+            route_name, priority = found.route.path, found.route.priority
+        if not self.door.admits(priority):
+            return _aiohttp_response(self.shed_answer.response(request_id), request_id)
+        ticket = self.door.enter(priority)
+        CURRENT.set(ticket)
         response: Response | Stream
-        self._in_flight += 1
         try:
-            if self._in_flight > self._in_flight_max:
-                raise Problem("overloaded", "Too many requests are in flight; try again soon.")
-            found = self._find(http)
-            route_name = found.route.path
-            response = await self._answer(http, found, request_id)
+            response = await self._answer(http, _routed(found), request_id)
         except Problem as problem:
             response = problem.response(request_id)
         except RefusedByCore as refused:
@@ -111,11 +125,9 @@ class HttpFront:
             detail = "The gateway has a fault; it has been recorded under the request's id."
             response = Problem("internal-error", detail).response(request_id)
         finally:
-            self._in_flight -= 1
+            spent_s = ticket.close()
         status = HTTPStatus.OK if isinstance(response, Stream) else response.status
-        self._metrics.observe_request(
-            http.method, route_name, status, time.perf_counter() - started
-        )
+        self._metrics.observe_request(http.method, route_name, status, spent_s)
         if isinstance(response, Stream):
             return await self._stream(http, response, request_id)
         return _aiohttp_response(response, request_id)
@@ -162,18 +174,15 @@ class HttpFront:
         for task in self._streaming:
             task.cancel()
 
-    def _find(self, http: web.BaseRequest) -> Found:
-        path = http.path
-        found = self._table.find(http.method, path)
-        if isinstance(found, Found):
-            return found
-        if found is None:
-            raise Problem("not-found", "There is no such path.")
-        raise Problem(
-            "method-not-allowed",
-            "This path does not answer this method.",
-            headers=(("Allow", ", ".join(found)),),
-        )
+    def turns_away(self, seen: Glance) -> bool | None:
+        """Whether a request that was only glanced at is turned away; None when nobody can tell."""
+        found = self._table.find(seen.method, seen.path)
+        if not isinstance(found, Found):
+            return None
+        return not self.door.admits(found.route.priority)
+
+    def new_request_id(self) -> bytes:
+        return new_id("req_", self._clock()).encode()
 
     async def _answer(
         self, http: web.BaseRequest, found: Found, request_id: str
@@ -254,15 +263,20 @@ def _deadline_of(request: Request) -> int | None:
     return int(text)
 
 
+def _routed(found: Found | list[str] | None) -> Found:
+    if isinstance(found, Found):
+        return found
+    if found is None:
+        raise Problem("not-found", "There is no such path.")
+    raise Problem(
+        "method-not-allowed",
+        "This path does not answer this method.",
+        headers=(("Allow", ", ".join(found)),),
+    )
+
+
 def _headers(content_type: str, request_id: str) -> dict[str, str]:
-    return {
-        "Content-Type": content_type,
-        "X-Request-Id": request_id,
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        # Instead of the library and its version.
-        "Server": "oqim",
-    }
+    return {"Content-Type": content_type, "X-Request-Id": request_id, **_HEADERS}
 
 
 def _aiohttp_response(response: Response, request_id: str) -> web.Response:
@@ -275,10 +289,68 @@ def _aiohttp_response(response: Response, request_id: str) -> web.Response:
     return answer
 
 
-class _ProblemRequestHandler(web.RequestHandler):
-    """aiohttp's connection, with its own errors as problems."""
+class _Connection(web.RequestHandler):
+    """aiohttp's connection: its own errors are problems, and what the door turns away while it is
+    pressed never reaches its parser.
+    """
 
-    __slots__ = ()
+    __slots__ = ("_front", "_has_arrived", "_is_between")
+
+    def __init__(self, front: HttpFront, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._front = front
+        # The parser's buffer is empty: what comes next is the start of a request.
+        self._is_between = True
+        # A request was let in by its first bytes, and is not counted as inside yet.
+        self._has_arrived = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; while the door is pressed, look at them first."""
+        if not self._front.door.is_pressed:
+            self._is_between = False
+            super().data_received(data)
+            return
+        seen = glance(data) if self._is_idle() else None
+        if seen is not None and self._is_between:
+            is_away = self._front.turns_away(seen)
+            if is_away:
+                self._turn_away(seen)
+                return
+            if is_away is False and not self._has_arrived:
+                self._has_arrived = True
+                self._front.door.arriving += 1
+        super().data_received(data)
+        # One plain request went in and came out as one, body and all: nothing of it is left.
+        self._is_between = (
+            seen is not None and len(self._messages) == 1 and self._messages[0][1].is_eof()
+        )
+
+    def _is_idle(self) -> bool:
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.done()
+            and not self._messages
+            and not self._paused
+            and not self._upgraded
+            and not (self._force_close or self._close)
+        )
+
+    def _turn_away(self, seen: Glance) -> None:
+        assert self.transport is not None, "it has just received something"
+        front = self._front
+        self.transport.write(front.shed_answer.raw(seen.request_id or front.new_request_id()))
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    def arrived(self) -> None:
+        """Say that what was let in by its first bytes is looked at now, or never will be."""
+        if self._has_arrived:
+            self._has_arrived = False
+            self._front.door.arriving -= 1
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.arrived()
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -308,9 +380,10 @@ class HttpServer(web.Server):
 
     def __init__(self, front: HttpFront, **settings: Any) -> None:
         super().__init__(front.handle, **settings)
+        self._front = front
 
     def __call__(self) -> web.RequestHandler:
-        return _ProblemRequestHandler(self, loop=self._loop, **self._kwargs)
+        return _Connection(self._front, self, loop=self._loop, **self._kwargs)
 
 
 def make_server(front: HttpFront) -> HttpServer:

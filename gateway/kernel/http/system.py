@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from gateway.kernel.http import pages
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import JSON, Request, Response, json_response
 from gateway.kernel.http.openapi import document
 from gateway.kernel.http.problems import KINDS, Problem
@@ -176,6 +177,7 @@ def _health_routes(system: System) -> list[Route]:
             summary="Whether the process runs; restart it when this is not answered",
             tag=_TAG,
             scope=None,
+            priority=Priority.SYSTEM,
             answers={200: AliveView},
         ),
         Route(
@@ -185,6 +187,7 @@ def _health_routes(system: System) -> list[Route]:
             summary="Whether requests are worth sending here, and what is away if not",
             tag=_TAG,
             scope=None,
+            priority=Priority.SYSTEM,
             answers={200: ReadyView},
             problems=("unavailable",),
         ),
@@ -195,6 +198,7 @@ def _health_routes(system: System) -> list[Route]:
             summary="Counters and latencies of this worker, for Prometheus",
             tag=_TAG,
             scope=None,
+            priority=Priority.SYSTEM,
             answers={200: None},
             media_type="text/plain",
         ),
@@ -210,6 +214,7 @@ def _reference_routes(system: System) -> list[Route]:
             summary="This document",
             tag=_TAG,
             scope=None,
+            priority=Priority.READ,
             answers={200: dict[str, Any]},
         ),
         Route(
@@ -219,6 +224,7 @@ def _reference_routes(system: System) -> list[Route]:
             summary="This document as a page",
             tag=_TAG,
             scope=None,
+            priority=Priority.READ,
             answers={200: None},
             media_type="text/html",
         ),
@@ -229,6 +235,7 @@ def _reference_routes(system: System) -> list[Route]:
             summary="Every problem there is, as a page or as JSON",
             tag=_TAG,
             scope=None,
+            priority=Priority.READ,
             answers={200: ProblemKindList},
             media_type="text/html",
         ),
@@ -239,6 +246,7 @@ def _reference_routes(system: System) -> list[Route]:
             summary="What a problem means and what to do about it, as a page or as JSON",
             tag=_TAG,
             scope=None,
+            priority=Priority.READ,
             answers={200: ProblemKindView},
             problems=("not-found",),
             media_type="text/html",

@@ -1,0 +1,106 @@
+"""Connectors as the gateway calls them: what waits for a processor is outside the door meanwhile.
+
+Counts the calls under way to each processor. Changes no argument, no result and no exception.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from connectors.spi import (
+    CallbackEvent,
+    CardCheck,
+    CardData,
+    CardLink,
+    Connector,
+    Instruction,
+    Result,
+)
+from gateway.kernel.http.admission import outside
+
+
+class Outside:
+    """One connector, watched.
+
+    Attributes:
+        in_flight: calls under way, whoever made them.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self.name = connector.name
+        self.settle_by = connector.settle_by
+        self.capture_partial = connector.capture_partial
+        self.refund_partial = connector.refund_partial
+        self.in_flight = 0
+        self._connector = connector
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what a connector can do beside its interface, as it is."""
+        return getattr(self._connector, name)
+
+    @contextmanager
+    def _calling(self) -> Iterator[Connector]:
+        self.in_flight += 1
+        try:
+            with outside():
+                yield self._connector
+        finally:
+            self.in_flight -= 1
+
+    async def start(self) -> None:
+        await self._connector.start()
+
+    async def close(self) -> None:
+        await self._connector.close()
+
+    def is_ready(self) -> bool:
+        return self._connector.is_ready()
+
+    async def check_card(self, card: CardData, *, phone: str, reference: str) -> CardCheck:
+        with self._calling() as connector:
+            return await connector.check_card(card, phone=phone, reference=reference)
+
+    async def link_card(self, card: CardData, *, challenge: str | None, code: str) -> CardLink:
+        with self._calling() as connector:
+            return await connector.link_card(card, challenge=challenge, code=code)
+
+    async def authorize(self, instruction: Instruction) -> Result:
+        with self._calling() as connector:
+            return await connector.authorize(instruction)
+
+    async def capture(
+        self, instruction: Instruction, *, reference: str, amount_minor: int
+    ) -> Result:
+        with self._calling() as connector:
+            return await connector.capture(
+                instruction, reference=reference, amount_minor=amount_minor
+            )
+
+    async def cancel(self, instruction: Instruction, *, reference: str) -> Result:
+        with self._calling() as connector:
+            return await connector.cancel(instruction, reference=reference)
+
+    async def refund(
+        self, instruction: Instruction, *, reference: str, sequence: int, amount_minor: int
+    ) -> Result:
+        with self._calling() as connector:
+            return await connector.refund(
+                instruction, reference=reference, sequence=sequence, amount_minor=amount_minor
+            )
+
+    async def reverse(self, instruction: Instruction) -> Result:
+        with self._calling() as connector:
+            return await connector.reverse(instruction)
+
+    async def inquire(self, instruction: Instruction) -> Result:
+        with self._calling() as connector:
+            return await connector.inquire(instruction)
+
+    async def inquire_refund(self, instruction: Instruction, *, reference: str) -> Result:
+        with self._calling() as connector:
+            return await connector.inquire_refund(instruction, reference=reference)
+
+    def verify_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> CallbackEvent:
+        return self._connector.verify_callback(headers, body, now_ms=now_ms)

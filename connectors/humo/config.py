@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from connectors.spi.types import ConnectorContext
 from connectors.transport.http import HttpPolicy, read_http_policy
+from connectors.transport.places import Place, read_place
 from connectors.transport.settings import SettingsReader, secret
 
 # Digits 5 and 6 of a card's number name its bank; HUMO wants the name.
@@ -46,6 +47,7 @@ class Config:
         is_partial_refund: whether a refund may be of a part.
         sender_data_from_minor: credits from this many tiyin must name their sender.
         credit_sender: details that name the sender of credits (`sender_first_name`, ...).
+        place: where the file of a day is left.
     """
 
     base_url: str
@@ -63,6 +65,7 @@ class Config:
     sender_data_from_minor: int
     credit_sender: dict[str, str] = field(repr=False)
     http: HttpPolicy
+    place: Place
 
     def centre(self, pan: str) -> str:
         """The name of the bank that issued a card."""
@@ -75,6 +78,7 @@ def read_config(context: ConnectorContext) -> Config:
     base_url = reader.url("base_url")
     card_url = reader.url("card_url") if "card_url" in context.settings else base_url
     card_path = reader.text("card_path", "/v2/iiacs/card", pattern=r"/[A-Za-z0-9/_.-]{1,100}")
+    http = read_http_policy(reader)
     config = Config(
         base_url=base_url,
         card_url=card_url + card_path,
@@ -95,7 +99,8 @@ def read_config(context: ConnectorContext) -> Config:
             "sender_data_from_minor", 1_200_000_000, least=1, most=10**15
         ),
         credit_sender=reader.strings("credit_sender"),
-        http=read_http_policy(reader),
+        http=http,
+        place=read_place(reader, http.tls),
     )
     reader.finish()
     return config

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from connectors.humo import codec, status
 from connectors.humo.client import HumoClient
 from connectors.humo.config import Config, read_config
+from connectors.humo.reports import HumoReports
 from connectors.spi.callbacks import CallbackVerifier
 from connectors.spi.outcome import Outcome
 from connectors.spi.types import (
@@ -68,6 +69,7 @@ class HumoConnector:
         self._config = config
         self._verifier = verifier
         self._client = HumoClient(config)
+        self.reports = HumoReports(name, config.place)
 
     async def start(self) -> None:
         await self._client.http.start()

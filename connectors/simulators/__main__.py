@@ -47,6 +47,8 @@ Every scheme is driven over HTTP beneath /_sim/ (GET /_sim/ lists the routes):
   curl -d '{"advance_seconds":604800}' $URL/_sim/clock           let holds expire
   curl -d '{"pan":"8600000000000015","balance":0}' $URL/_sim/cards
   curl $URL/_sim/messages?to=+998901234567                       UZCARD's one-time codes
+  curl $URL/_sim/report?day=2026-11-21                           HUMO's file of a day
+  curl $CONTROL_URL/_sim/clearing?day=2026-11-21                 VISA's
   curl -d '{"rrn":"632514000123","kind":"0420"}' $CONTROL_URL/_sim/advices      (VISA)
 
 Example:
@@ -172,7 +174,7 @@ async def _listen(
     host = arguments.host
     fronts = {
         "uzcard": HttpFront(uzcard, uzcard.faults, Control(uzcard, uzcard.routes())),
-        "humo": HttpFront(humo, humo.faults, Control(humo)),
+        "humo": HttpFront(humo, humo.faults, Control(humo, humo.routes())),
         "visa_control": HttpFront(None, visa.faults, Control(visa, visa.routes())),
     }
     urls = {}

@@ -5,6 +5,7 @@ authentication: the simulators listen on the loopback and their money is not rea
 """
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -246,6 +247,18 @@ def phone_of(text: str) -> str:
     if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise Problem(400, "invalid-phone", "phone: a number such as +998901234567")
     return f"+{digits}" if digits else ""
+
+
+def day_in(query: Query) -> date:
+    """Return the `day` that was asked for, `YYYY-MM-DD`.
+
+    Raises:
+        Problem: 400 `invalid-query`.
+    """
+    try:
+        return date.fromisoformat(query.get("day", ""))
+    except ValueError:
+        raise Problem(400, "invalid-query", "day: YYYY-MM-DD") from None
 
 
 def _natural(query: Query, name: str) -> int | None:

@@ -9,9 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from connectors.simulators.clock import SimClock
+from connectors.simulators.control import Answer, Query, Route, day_in
 from connectors.simulators.faults import AmountCodes, Faults
 from connectors.simulators.front import Call, Reply
-from connectors.simulators.humo_book import ASK_LATER, STATUS_CODES, Book, HumoEntry
+from connectors.simulators.humo_book import (
+    ASK_LATER,
+    CREATED,
+    FINISHED,
+    STATUS_CODES,
+    Book,
+    HumoEntry,
+)
 from connectors.simulators.humo_card import CARD_PATHS, card_information
 from connectors.simulators.humo_money import Declined, Money
 from connectors.simulators.humo_xml import (
@@ -24,10 +32,13 @@ from connectors.simulators.humo_xml import (
 )
 from connectors.simulators.ledger import Ledger
 from connectors.simulators.pans import BINS
+from connectors.simulators.reports import day_of, humo_file, humo_records, humo_sums
 
 CONTENT_TYPE = "text/xml"
 CODES = AmountCodes(no_funds="116", issuer_down="907", duplicate="913", fraud="129")
 TTL_MINUTES_DEFAULT = 10_080
+RECONCILE = "SOAP_RECO"
+RECONCILING_MAX = 1_000
 UNAUTHORIZED = Reply(b"", 401, "text/plain")
 
 Handler = Callable[[SoapRequest, int, int], bytes]
@@ -67,6 +78,7 @@ class Humo:
         self._book = Book(self.ledger, self.clock, ttl_minutes)
         self._money = Money(self._book, sender_data_from)
         self._request_action = request_action
+        self._reconciling: dict[str, tuple[int, str]] = {}
         self._basic = "Basic " + b64encode(f"{login}:{password}".encode()).decode()
         # One public client writes the colon.
         self._bearers = (f"Bearer {bearer}", f"Bearer: {bearer}")
@@ -95,7 +107,11 @@ class Humo:
         handler: Handler
         names: tuple[str, ...] = (operation,)
         is_money = False
-        if operation == "Payment" and fields.get("billerRef"):
+        if operation == "Payment" and fields.get("billerRef") == RECONCILE:
+            handler, names = self._reconcile, (operation, "create", RECONCILE)
+        elif operation == "Payment" and fields.get("paymentRef") in self._reconciling:
+            handler, names = self._reconciled, (operation, "confirm", RECONCILE)
+        elif operation == "Payment" and fields.get("billerRef"):
             handler, is_money = self._create, True
             names = (operation, "create", fields["billerRef"])
         elif operation == "Payment":
@@ -135,10 +151,42 @@ class Humo:
         self.faults.clear()
         self.clock.reset()
         self._book.clear()
+        self._reconciling.clear()
 
     def _create(self, request: SoapRequest, decline: int, shift: int) -> bytes:
         entry = self._money.create(request, decline)
         return self._told("PaymentResponse", entry, shift)
+
+    def _reconcile(self, request: SoapRequest, decline: int, shift: int) -> bytes:
+        """`SOAP_RECO`: begin to reconcile a terminal's business day."""
+        ref, terminal = request.fields.get("paymentRef", ""), request.details.get("terminal_id", "")
+        if decline or not ref or not terminal:
+            raise Declined(decline or -1)
+        if len(self._reconciling) >= RECONCILING_MAX:
+            self._reconciling.pop(next(iter(self._reconciling)))
+        self._reconciling[ref] = (self._book.next_number(), terminal)
+        details = {"ttl": 10, "ttl_action": "0001"}
+        return payment_reply("PaymentResponse", self._reconciling[ref][0], ref, details, CREATED)
+
+    def _reconciled(self, request: SoapRequest, decline: int, shift: int) -> bytes:
+        """Confirm `SOAP_RECO`: what the terminal did on the day that is going on."""
+        if decline:
+            raise Declined(decline)
+        ref = request.fields["paymentRef"]
+        number, terminal = self._reconciling.pop(ref)
+        today = day_of(self.clock.now_ms())
+        records = humo_records(self._book, today)
+        sums = humo_sums(one for one in records if one.terminal == terminal)
+        details = {**sums, "reconcile_info": f"{today:%Y%m%d}"}
+        return payment_reply("PaymentResponse", number, ref, details, FINISHED)
+
+    def routes(self) -> dict[tuple[str, str], Route]:
+        """The control routes that only HUMO has."""
+
+        def report(query: Query, body: bytes) -> Answer:
+            return Answer(humo_file(self._book, day_in(query)), content_type="text/plain")
+
+        return {("GET", "/_sim/report"): report}
 
     def _request(self, request: SoapRequest, decline: int, shift: int) -> bytes:
         entry = self._money.request(request, decline)

@@ -56,6 +56,7 @@ class HumoEntry(Entry, omit_defaults=True, gc=False):
         fee: part of `amount` that is the bank's charge.
         pair: number of the credit entry of a transfer, on its debit entry.
         refunds: applied refund references with their amounts.
+        returns: every refund: its reference, amount and moment in Unix milliseconds.
     """
 
     payment_id: int = 0
@@ -66,6 +67,7 @@ class HumoEntry(Entry, omit_defaults=True, gc=False):
     approval: str = ""
     terminal: str = ""
     refunds: dict[str, int] = msgspec.field(default_factory=dict)
+    returns: list[tuple[str, int, int]] = msgspec.field(default_factory=list)
 
 
 class Book:

@@ -178,6 +178,7 @@ class Money:
         entry.refunded_amount += amount
         if refund_ref:
             entry.refunds[refund_ref] = amount
+        entry.returns.append((refund_ref, amount, self._book.clock.now_ms()))
         if entry.refunded_amount == entry.captured_amount:
             entry.stage = entry.state = "refunded"
         self._ledger.save(entry)

@@ -59,6 +59,8 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
         number: position in the ledger, -1 before it was saved.
         moved: what this entry has done to its card's balance so far.
         is_expired: it was released by its time and not by a message.
+        done_ms: when its money was taken or given; 0 is never.
+        undone_ms: when all of it was undone; 0 is never.
     """
 
     ref: str
@@ -79,6 +81,8 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
     number: int = -1
     moved: int = 0
     is_expired: bool = False
+    done_ms: int = 0
+    undone_ms: int = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.number} {self.kind} {self.state}>"
@@ -169,6 +173,10 @@ class Ledger(Generic[E]):
                 self._refs.setdefault(entry.ref, []).append(entry.number)
             else:
                 self.entries[entry.number] = entry
+            if entry.captured_amount and not entry.done_ms:
+                entry.done_ms = self.clock.now_ms()
+            if entry.state == "reversed" and not entry.undone_ms:
+                entry.undone_ms = self.clock.now_ms()
             moved = effect(entry)
             if moved != entry.moved:
                 self._by_token[entry.account].balance += moved - entry.moved

@@ -18,6 +18,7 @@ from connectors.simulators.faults import AmountCodes, Faults
 from connectors.simulators.front import Call, Reply
 from connectors.simulators.ledger import Ledger
 from connectors.simulators.pans import UZCARD_COUNTERPARTY_BINS
+from connectors.simulators.reports import parse_day, uzcard_rows, uzcard_short, uzcard_sums
 from connectors.simulators.uzcard_book import Book, UzcardEntry
 from connectors.simulators.uzcard_cards import Cards
 from connectors.simulators.uzcard_codes import CARD_STATUS_MAX, EXPIRED, MESSAGES, STATUS_CODES
@@ -98,6 +99,9 @@ class Uzcard:
             "cards.get": method(params.Ids, self._cards.get),
             "balance.get": method(params.Ids, self._cards.balances),
             "p2p.info": method(params.P2pInfo, self._cards.p2p_info),
+            "report.sum": method(params.ReportAsk, self._report_sum),
+            "report.short": method(params.ReportAsk, self._report_short),
+            "report.detail": method(params.ReportAsk, self._report_detail),
         }
 
     def read(self, path: str, headers: Mapping[str, str], body: bytes) -> Call | Reply:
@@ -182,10 +186,43 @@ class Uzcard:
             raise Refused(decline or -208)
         return [self._book.transaction(entry, shift)]
 
+    def _report_sum(self, request: params.ReportAsk, decline: int, shift: int) -> Any:
+        return uzcard_sums(self._report_rows(request, decline))
+
+    def _report_short(self, request: params.ReportAsk, decline: int, shift: int) -> Any:
+        rows = self._report_rows(request, decline)
+        return _page(request.report, [uzcard_short(row) for row in rows])
+
+    def _report_detail(self, request: params.ReportAsk, decline: int, shift: int) -> Any:
+        return _page(request.report, self._report_rows(request, decline))
+
+    def _report_rows(self, request: params.ReportAsk, decline: int) -> list[dict[str, Any]]:
+        span = request.report.range
+        first, last = parse_day(span.from_), parse_day(span.to)
+        if decline or first is None or last is None:
+            raise Refused(decline or -103)
+        return uzcard_rows(self._book, first, last)
+
     def _error(self, request_id: Any, code: int, message: str | None = None) -> Reply:
         error = {"code": code, "message": message or MESSAGES.get(code, "Processing error")}
         answer = {"jsonrpc": "2.0", "id": request_id, "error": error}
         return Reply(self._encoder.encode(answer), 200, CONTENT_TYPE)
+
+
+def _page(order: params.ReportOrder, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Cut one page out of rows, as Spring shows it; pages are counted from 0."""
+    size, number = order.pageSize, order.pageNumber
+    content = rows[number * size : (number + 1) * size]
+    return {
+        "content": content,
+        "totalElements": len(rows),
+        "totalPages": -(-len(rows) // size),
+        "size": size,
+        "number": number,
+        "numberOfElements": len(content),
+        "first": number == 0,
+        "last": (number + 1) * size >= len(rows),
+    }
 
 
 def _number(decline: str | None) -> int:

@@ -190,6 +190,7 @@ class Money:
         if entry.kind in ("purchase", "hold"):
             entry.refunded_amount = entry.captured_amount
             entry.state = "refunded"
+            entry.undone_ms = self._book.clock.now_ms()
             self._ledger.save(entry)
         else:
             halves = [entry] if entry.pair < 0 else [entry, self._ledger.entries[entry.pair]]

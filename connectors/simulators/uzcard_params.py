@@ -170,3 +170,20 @@ class CreditOrder(Struct):
 
 class P2pCredit(Struct):
     credit: CreditOrder
+
+
+class ReportRange(Struct):
+    """Business days, both included, `YYYYMMDD`."""
+
+    from_: str = msgspec.field(name="from")
+    to: str = ""
+
+
+class ReportOrder(Struct):
+    range: ReportRange
+    pageNumber: Annotated[int, Meta(ge=0)] = 0
+    pageSize: Annotated[int, Meta(ge=1, le=1_000)] = 100
+
+
+class ReportAsk(Struct):
+    report: ReportOrder

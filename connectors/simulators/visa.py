@@ -13,10 +13,11 @@ import iso8583
 import msgspec
 
 from connectors.simulators.clock import SimClock
-from connectors.simulators.control import Answer, Problem, Query, Route, decode
+from connectors.simulators.control import Answer, Problem, Query, Route, day_in, decode
 from connectors.simulators.faults import AmountCodes, Drawn, Faults
 from connectors.simulators.ledger import Ledger
 from connectors.simulators.pans import BINS
+from connectors.simulators.reports import visa_file
 from connectors.simulators.visa_advices import Advices
 from connectors.simulators.visa_book import STATUS_CODES, Book, VisaEntry
 from connectors.simulators.visa_rules import (
@@ -255,7 +256,11 @@ class Visa:
             ("POST", "/_sim/advices"): self._order_advice,
             ("POST", "/_sim/sign-off"): self._order_sign_off,
             ("POST", "/_sim/rejects"): self._order_reject,
+            ("GET", "/_sim/clearing"): self._clearing,
         }
+
+    def _clearing(self, query: Query, body: bytes) -> Answer:
+        return Answer(visa_file(self._book, day_in(query)), content_type="text/csv")
 
     def _list_connections(self, query: Query, body: bytes) -> Any:
         return [{"signed_off": connection.is_signed_off} for connection in self.connections]

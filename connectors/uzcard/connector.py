@@ -36,6 +36,7 @@ from connectors.uzcard import codec, status
 from connectors.uzcard.client import SvgateClient, declined, of_transaction
 from connectors.uzcard.config import Config, read_config
 from connectors.uzcard.holds import Holds, of_hold
+from connectors.uzcard.reports import UzcardReports
 
 
 def create(context: ConnectorContext) -> "UzcardConnector":
@@ -60,6 +61,7 @@ class UzcardConnector:
         self._verifier = verifier
         self._client = SvgateClient(config)
         self._holds = Holds(config, self._client)
+        self.reports = UzcardReports(self._client)
 
     async def start(self) -> None:
         await self._client.http.start()

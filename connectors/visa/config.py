@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from connectors.spi.types import ConnectorContext, Merchant
 from connectors.transport.link_policy import LinkPolicy, read_link_policy
+from connectors.transport.places import Place, read_place
 from connectors.transport.settings import SettingsReader
 from connectors.visa.codec import Acquirer
 
@@ -16,11 +17,13 @@ class Config:
         acquirer: who we are to VISA.
         checker: the acceptor named when an account is checked, which no merchant asks for.
         link: the socket.
+        place: where the clearing of a day is left.
     """
 
     acquirer: Acquirer
     checker: Merchant
     link: LinkPolicy
+    place: Place
 
 
 def read_config(context: ConnectorContext) -> Config:
@@ -47,6 +50,8 @@ def read_config(context: ConnectorContext) -> Config:
             name=reader.text("merchant_name", "OQIM", pattern=r"[ -~]{1,25}"),
         ),
         link=read_link_policy(reader),
+        # Files come from another host than the socket's, by the system's own authorities.
+        place=read_place(reader, None),
     )
     reader.finish()
     return config

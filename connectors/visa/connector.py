@@ -40,6 +40,7 @@ from connectors.transport.iso8583_tcp import Iso8583Link
 from connectors.visa import codec, status
 from connectors.visa.advice import of_advice
 from connectors.visa.config import Config, read_config
+from connectors.visa.reports import VisaReports
 
 # Advices whose answer is outstanding, so that the next try says that it repeats.
 _REPEATS_MAX = 10_000
@@ -72,6 +73,7 @@ class VisaConnector:
         self._checker = config.checker
         self._verifier = verifier
         self._deliver = context.on_advice
+        self.reports = VisaReports(context.name, config.place)
         self._link = Iso8583Link(
             context.iso8583,
             config.link,

@@ -166,8 +166,17 @@ def _connector_settings(simulators: dict[str, dict[str, object]]) -> dict[str, o
     login = {"login": LOGIN, "password": PASSWORD}
     return {
         "uzcard": {"base_url": simulators["uzcard"]["url"]} | login,
-        "humo": {"base_url": simulators["humo"]["url"], "token": BEARER} | login,
-        "visa": {"host": simulators["visa"]["host"], "port": simulators["visa"]["port"]},
+        "humo": {
+            "base_url": simulators["humo"]["url"],
+            "token": BEARER,
+            "report_place": f"{simulators['humo']['url']}/_sim/report",
+        }
+        | login,
+        "visa": {
+            "host": simulators["visa"]["host"],
+            "port": simulators["visa"]["port"],
+            "report_place": f"{simulators['visa']['control_url']}/_sim/clearing",
+        },
     }
 
 

@@ -14,7 +14,7 @@ import structlog
 from gateway.core import Core, Staged
 from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
-from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane
+from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane, read_durable
 from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
@@ -183,7 +183,7 @@ class FactLane:
         ids = [entry.item.payment.id for entry in entries]
         try:
             async with self._pool.acquire() as connection:
-                rows = await connection.fetch(FIND_VERSIONS, ids)
+                rows = await read_durable(connection, FIND_VERSIONS, ids)
         except (*CONNECTION_LOST, asyncpg.PostgresError):
             for entry in entries:
                 entry.fail(Unavailable("the outcome could not be written yet"))

@@ -16,7 +16,7 @@ import structlog
 from gateway.core import Core, Staged
 from gateway.kernel import failpoints
 from gateway.kernel.db.batch import Entry
-from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane
+from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane, read_durable
 from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
@@ -208,7 +208,7 @@ class IntentLane:
         ids = [entry.item.payment.id for entry in entries]
         try:
             async with self._pool.acquire() as connection:
-                rows = await connection.fetch(FIND_OPENED, ids)
+                rows = await read_durable(connection, FIND_OPENED, ids)
         except (*CONNECTION_LOST, asyncpg.PostgresError) as again:
             for entry in entries:
                 self._core.release(entry.item.admission)

@@ -199,7 +199,7 @@ async def test_a_full_disk() -> None:
             async with running_house(environment=environment, folder=data) as house:
                 await _fill_and_free(house, folder)
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        await asyncio.to_thread(subprocess.run, ["umount", str(folder)], check=True)
         folder.rmdir()
 
 

@@ -33,6 +33,33 @@ async def _keep_as_it_is(connection: Any) -> None:
     """Leave a returned connection alone: nothing of ours changes a session's settings."""
 
 
+# The timeline is the first eight digits of a log file's name: it grows with every promotion.
+_WHO_ARE_YOU = """
+SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE
+    ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END
+"""
+
+
+class _Primaries:
+    """Knows the newest primary a process has met, and refuses the ones before it."""
+
+    def __init__(self) -> None:
+        self._timeline = 0
+
+    async def check(self, connection: Any) -> None:
+        """Refuse a new connection to a server that does not decide any more.
+
+        Raises:
+            ConnectionRefusedError: it is a standby, or a primary that was replaced.
+        """
+        timeline: int | None = await connection.fetchval(_WHO_ARE_YOU)
+        if timeline is None:
+            raise ConnectionRefusedError("the database is a standby; connect to the primary")
+        if timeline < self._timeline:
+            raise ConnectionRefusedError("the database is a primary that was replaced by another")
+        self._timeline = timeline
+
+
 async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncpg.Pool:
     """Open a pool.
 
@@ -45,6 +72,7 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
         min_size=min(3, size_max),
         max_size=size_max,
         command_timeout=command_timeout_s,
+        init=_Primaries().check,
         reset=_keep_as_it_is,
         server_settings={
             "application_name": "oqim",
@@ -59,6 +87,19 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
             "enable_mergejoin": "off",
         },
     )
+
+
+async def read_durable(connection: Any, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Read, and wait until everything that was read is as durable as a commit that is answered.
+
+    A server that waits for a standby shows what was committed to others when the wait was cut
+    short, although no standby has it. What is written to the log afterwards, and acknowledged, is
+    behind all of it.
+    """
+    async with connection.transaction():
+        found: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+        await connection.execute("SELECT pg_logical_emit_message(true, 'oqim', '')")
+    return found
 
 
 async def check_durable(pool: asyncpg.Pool) -> None:

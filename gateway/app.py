@@ -87,6 +87,7 @@ log = structlog.get_logger("app")
 
 DRAIN_TIMEOUT_S = 25.0
 GC_ALLOCATIONS = 50_000
+_BREAKER = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 DAY_S = 86_400
 # The bank's own acceptor, for what has no merchant.
 ACCEPTOR = Merchant(id="OQIM", terminal_id="OQIM0001", mcc="6012", name="OQIM")
@@ -468,7 +469,13 @@ def _expose_connectors(metrics: Metrics, connectors: dict[str, Connector]) -> No
     def read(name: str) -> Callable[[], dict[str, float]]:
         return lambda: {one.name: float(getattr(one, name)) for one in connectors.values()}
 
+    def breakers() -> dict[str, float]:
+        told = {one.name: getattr(one, "condition", None) for one in connectors.values()}
+        return {name: _BREAKER[tell().breaker] for name, tell in told.items() if tell is not None}
+
     metrics.family("connector_in_flight", "Calls under way.", "connector", read("in_flight"))
+    help_text = "Circuit breaker: 0 closed, 1 half-open, 2 open."
+    metrics.family("connector_breaker_state", help_text, "connector", breakers)
 
 
 def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Door:

@@ -20,6 +20,7 @@ from connectors.spi.types import (
     CardCheck,
     CardData,
     CardLink,
+    Condition,
     ConnectorContext,
     Instruction,
     Kind,
@@ -30,6 +31,7 @@ from connectors.transport.faults import TransportFault
 from connectors.transport.flow import (
     Ended,
     card_check,
+    conclude,
     of_fault,
     pending,
     refused,
@@ -80,6 +82,9 @@ class HumoConnector:
     def is_ready(self) -> bool:
         return self._client.http.is_ready()
 
+    def condition(self) -> Condition:
+        return self._client.http.condition()
+
     def verify_callback(
         self, headers: Mapping[str, str], body: bytes, *, now_ms: int
     ) -> CallbackEvent:
@@ -121,29 +126,29 @@ class HumoConnector:
         self, instruction: Instruction, *, reference: str, amount_minor: int
     ) -> Result:
         """Confirm, for less when asked. Safe to ask again: what is finished is compared."""
-        return await settle(self._capture(instruction, amount_minor))
+        return await conclude(self._capture(instruction, amount_minor))
 
     async def cancel(self, instruction: Instruction, *, reference: str) -> Result:
         """`CancelRequest`. A hold that is already cancelled or expired is `APPROVED`."""
-        return await settle(self._cancel(instruction))
+        return await conclude(self._cancel(instruction))
 
     async def refund(
         self, instruction: Instruction, *, reference: str, sequence: int, amount_minor: int
     ) -> Result:
         """`ReturnPayment`, named by `refund_ref`: a repeated one is answered as the first."""
-        return await settle(self._refund(instruction, reference, amount_minor))
+        return await conclude(self._refund(instruction, reference, amount_minor))
 
     async def reverse(self, instruction: Instruction) -> Result:
         """Cancel what is created, return what is finished."""
-        return await settle(self._reverse(instruction), unanswered)
+        return await conclude(self._reverse(instruction), unanswered)
 
     async def inquire(self, instruction: Instruction) -> Result:
         """`GetPayment`; a payment that is created and not confirmed is cancelled, a hold is not."""
-        return await settle(self._inquire(instruction), unanswered)
+        return await conclude(self._inquire(instruction), unanswered)
 
     async def inquire_refund(self, instruction: Instruction, *, reference: str) -> Result:
         """Whether `GetPayment` lists the refund among those applied."""
-        return await settle(self._inquire_refund(instruction, reference), unanswered)
+        return await conclude(self._inquire_refund(instruction, reference), unanswered)
 
     # Flows.
 

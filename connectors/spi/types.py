@@ -211,6 +211,21 @@ class Iso8583Codec(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a connector's link is. A connector may tell it by a method `condition()`.
+
+    Args:
+        breaker: `closed`, `half-open` or `open`.
+        in_flight: messages awaiting an answer.
+        waiting: callers waiting for a place to send.
+    """
+
+    breaker: str
+    in_flight: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectorContext:
     """What the gateway gives a connector when it makes one.
 

@@ -62,6 +62,11 @@ class Pending:
         self.ticket = ticket
         self.written = False
 
+    def take_ticket(self) -> int:
+        """The breaker's ticket, which is given back once; 0 when it was."""
+        ticket, self.ticket = self.ticket, 0
+        return ticket
+
 
 class Pendings:
     """The requests in flight, and lately finished ones."""

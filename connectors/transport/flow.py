@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from connectors.spi.outcome import Outcome
 from connectors.spi.types import CardCheck, CardLink, Result
+from connectors.transport.bulkhead import settling
 from connectors.transport.faults import TransportFault
 
 
@@ -56,6 +57,15 @@ def card_check(result: Result) -> CardCheck:
 def card_link(result: Result) -> CardLink:
     """A result in the words of `link_card`."""
     return CardLink(outcome=result.outcome, processor_code=result.processor_code)
+
+
+async def conclude(
+    flow: Awaitable[Result], on_fault: Callable[[TransportFault], Result] = of_fault
+) -> Result:
+    """`settle` for what ends something (a capture, a cancel, a refund, a reversal, an inquiry):
+    it goes on places of its own."""
+    with settling():
+        return await settle(flow, on_fault)
 
 
 async def settle(

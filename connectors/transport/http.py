@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
+from connectors.spi.types import Condition
 from connectors.transport.breaker import Breaker, BreakerPolicy
-from connectors.transport.bulkhead import Bulkhead
+from connectors.transport.bulkhead import Bulkhead, is_settling
 from connectors.transport.faults import NotSent, OutcomeUnknown
 from connectors.transport.settings import SettingsReader
 
@@ -30,7 +31,8 @@ class HttpPolicy:
     Args:
         connect_timeout_ms: for name, TCP and TLS together.
         timeout_ms: for a whole operation, which may be several messages.
-        in_flight_max: connections at once.
+        in_flight_max: messages at once that begin something.
+        settling_max: messages at once that settle, beside those.
         queue_size_max, queue_timeout_ms: who waits for a connection, and how long.
         reply_size_max: bytes of an answer's body.
         keepalive_timeout_ms: how long an idle connection is kept; shorter than the processor's, so
@@ -41,6 +43,7 @@ class HttpPolicy:
     connect_timeout_ms: int = 3_000
     timeout_ms: int = 10_000
     in_flight_max: int = 256
+    settling_max: int = 32
     queue_size_max: int = 1_024
     queue_timeout_ms: int = 1_000
     reply_size_max: int = 1 << 20
@@ -59,6 +62,7 @@ def read_http_policy(reader: SettingsReader) -> HttpPolicy:
         ),
         timeout_ms=reader.integer("timeout_ms", default.timeout_ms, least=1, most=5 * minute),
         in_flight_max=reader.integer("in_flight_max", default.in_flight_max, least=1, most=65_536),
+        settling_max=reader.integer("settling_max", default.settling_max, least=1, most=1_024),
         queue_size_max=reader.integer(
             "queue_size_max", default.queue_size_max, least=0, most=1 << 20
         ),
@@ -85,6 +89,9 @@ def read_breaker_policy(reader: SettingsReader) -> BreakerPolicy:
         ),
         open_ms=reader.integer("breaker_open_ms", default.open_ms, least=1, most=3_600_000),
         probes_max=reader.integer("breaker_probes_max", default.probes_max, least=1, most=1_024),
+        settling_probes_max=reader.integer(
+            "breaker_settling_probes_max", default.settling_probes_max, least=1, most=1_024
+        ),
     )
 
 
@@ -110,6 +117,7 @@ class HttpTransport:
         self._breaker = Breaker(policy.breaker)
         self._bulkhead = Bulkhead(
             in_flight_max=policy.in_flight_max,
+            settling_max=policy.settling_max,
             queue_size_max=policy.queue_size_max,
             queue_timeout_ms=policy.queue_timeout_ms,
         )
@@ -124,7 +132,7 @@ class HttpTransport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=self._policy.in_flight_max,
+                    limit=self._policy.in_flight_max + self._policy.settling_max,
                     keepalive_timeout=self._policy.keepalive_timeout_ms / 1000,
                     ssl=self._policy.tls or True,
                 ),
@@ -149,6 +157,14 @@ class HttpTransport:
     def is_ready(self) -> bool:
         """Whether a message would leave now."""
         return self._session is not None and self._breaker.would_admit()
+
+    def condition(self) -> Condition:
+        """How the link to the processor is now."""
+        return Condition(
+            breaker=self._breaker.state.value,
+            in_flight=self._in_flight,
+            waiting=self._bulkhead.waiting,
+        )
 
     def deadline(self) -> float:
         """The deadline of an operation that starts now, on the running loop's clock."""
@@ -179,15 +195,16 @@ class HttpTransport:
         session = self._session
         if session is None:
             raise NotSent("closed")
-        if not self._breaker.would_admit():
+        settles = is_settling()
+        if not self._breaker.would_admit(is_settling=settles):
             raise NotSent("breaker-open")
-        await self._bulkhead.acquire(deadline)
+        await self._bulkhead.acquire(deadline, is_settling=settles)
         self._in_flight += 1
         ticket = 0
         try:
             if asyncio.get_running_loop().time() >= deadline:
                 raise NotSent("deadline")
-            ticket = self._breaker.admit()
+            ticket = self._breaker.admit(is_settling=settles)
             if ticket == 0:
                 raise NotSent("breaker-open")
             reply = await self._exchange(session, url, body, deadline, headers)
@@ -198,7 +215,7 @@ class HttpTransport:
             self._breaker.release(ticket)
             raise
         finally:
-            self._bulkhead.release()
+            self._bulkhead.release(is_settling=settles)
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()

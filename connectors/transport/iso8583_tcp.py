@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from connectors.spi.types import Iso8583Codec
+from connectors.spi.types import Condition, Iso8583Codec
 from connectors.transport.breaker import Breaker
+from connectors.transport.bulkhead import is_settling
 from connectors.transport.correlation import (
     RESPONSE_MTI,
     Answer,
@@ -37,6 +38,8 @@ SIGN_ON = "001"
 SIGN_OFF = "002"
 ECHO = "301"
 
+# A full link must still be able to tell whether the other side lives.
+_NETWORK_EXTRA = 1 << 20
 _ADVICES = frozenset({"0120", "0121", "0420", "0421"})
 # What an acknowledgement repeats of the message it acknowledges.
 _ACKNOWLEDGED = (2, 3, 4, 7, 11, 19, 25, 32, 37, 38, 41, 42, 49)
@@ -120,6 +123,12 @@ class Iso8583Link:
             and self._breaker.would_admit()
         )
 
+    def condition(self) -> Condition:
+        """How the link to the processor is now."""
+        return Condition(
+            breaker=self._breaker.state.value, in_flight=len(self._pendings), waiting=0
+        )
+
     def start(self) -> None:
         """Begin to connect, in the background."""
         if self._runner is None:
@@ -168,16 +177,21 @@ class Iso8583Link:
             raise NotSent("closed")
         if self._state is not LinkState.READY:
             raise NotSent("not-connected")
-        ticket = self._breaker.admit()
+        settles = is_settling()
+        ticket = self._breaker.admit(is_settling=settles)
         if ticket == 0:
             raise NotSent("breaker-open")
-        return await self._exchange(mti, fields, ticket)
+        extra = self._policy.settling_max if settles else 0
+        return await self._exchange(mti, fields, ticket, extra=extra)
 
-    async def _exchange(self, mti: str, fields: Fields, ticket: int = 0) -> Answer:
+    async def _exchange(
+        self, mti: str, fields: Fields, ticket: int = 0, *, extra: int = 0
+    ) -> Answer:
+        """Send and await; `extra` is how many more may be in flight than of payments."""
         loop = asyncio.get_running_loop()
         key = key_of(RESPONSE_MTI[mti], fields)
         try:
-            if len(self._pendings) >= self._policy.in_flight_max:
+            if len(self._pendings) >= self._policy.in_flight_max + extra:
                 raise NotSent("queue-full")
             if key in self._pendings:
                 # The same operation is already under way; what becomes of it is not known here.
@@ -196,7 +210,7 @@ class Iso8583Link:
         try:
             return await pending.future
         except asyncio.CancelledError:
-            self._breaker.release(ticket)
+            self._breaker.release(pending.take_ticket())
             raise
         finally:
             self._pendings.abandon(pending)
@@ -256,7 +270,7 @@ class Iso8583Link:
             self._on_unasked(mti, fields)
             return
         self.stats.answers += 1
-        self._breaker.succeed(pending.ticket)
+        self._breaker.succeed(pending.take_ticket())
         if not pending.future.done():
             pending.future.set_result((mti, fields))
 
@@ -268,7 +282,10 @@ class Iso8583Link:
         self.stats.rejects += 1
         response = RESPONSE_MTI.get(mti)
         pending = self._pendings.answered(key_of(response, fields)) if response else None
-        if pending is not None and not pending.future.done():
+        if pending is None:
+            return
+        self._breaker.succeed(pending.take_ticket())
+        if not pending.future.done():
             pending.future.set_exception(OutcomeUnknown(f"reject-{code}"))
 
     def _on_unasked(self, mti: str, fields: Fields) -> None:
@@ -329,7 +346,7 @@ class Iso8583Link:
         loop = asyncio.get_running_loop()
         for pending in self._pendings.expired(loop.time()):
             self.stats.timeouts += 1
-            self._breaker.fail(pending.ticket)
+            self._breaker.fail(pending.take_ticket())
             if not pending.future.done():
                 fault = OutcomeUnknown if pending.written else NotSent
                 pending.future.set_exception(fault("timeout"))
@@ -347,7 +364,7 @@ class Iso8583Link:
             self._timer.cancel()
             self._timer = None
         for pending in self._pendings.drain():
-            self._breaker.release(pending.ticket)
+            self._breaker.release(pending.take_ticket())
             if not pending.future.done():
                 fault = OutcomeUnknown if pending.written else NotSent
                 pending.future.set_exception(fault("connection-lost"))
@@ -416,7 +433,8 @@ class Iso8583Link:
     async def _network(self, code: str) -> bool:
         """Send a network message; whether it was accepted."""
         try:
-            _, answer = await self._exchange("0800", self._network_fields(code))
+            fields = self._network_fields(code)
+            _, answer = await self._exchange("0800", fields, extra=_NETWORK_EXTRA)
         except TransportFault:
             return False
         return answer.get(39) == "00"

@@ -21,6 +21,7 @@ class LinkPolicy:
         reconnect_min_ms, reconnect_max_ms: bounds of the pause between attempts.
         sign_off_timeout_ms: how long closing waits for the sign-off's answer.
         in_flight_max: requests awaiting an answer.
+        settling_max: more of them, when they settle.
         advices_max: unasked messages being stored at once; more are left to be repeated.
         message_size_max: bytes of header and message together.
         tls: verified client context; None on a private line.
@@ -37,6 +38,7 @@ class LinkPolicy:
     reconnect_max_ms: int = 10_000
     sign_off_timeout_ms: int = 1_000
     in_flight_max: int = 20_000
+    settling_max: int = 32
     advices_max: int = 256
     message_size_max: int = 2_048
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
@@ -66,6 +68,7 @@ def read_link_policy(reader: SettingsReader) -> LinkPolicy:
         reconnect_max_ms=bound("reconnect_max_ms", 10 * minute),
         sign_off_timeout_ms=bound("sign_off_timeout_ms", minute),
         in_flight_max=bound("in_flight_max", 1_000_000),
+        settling_max=bound("settling_max", 1_024),
         advices_max=bound("advices_max", 1 << 16),
         message_size_max=reader.integer(
             "message_size_max", defaults.message_size_max, least=64, most=65_535

@@ -15,6 +15,7 @@ from connectors.spi.types import (
     CardCheck,
     CardData,
     CardLink,
+    Condition,
     ConnectorContext,
     Instruction,
     Kind,
@@ -26,6 +27,7 @@ from connectors.transport.flow import (
     Ended,
     card_check,
     card_link,
+    conclude,
     of_fault,
     pending,
     refused,
@@ -71,6 +73,9 @@ class UzcardConnector:
 
     def is_ready(self) -> bool:
         return self._client.http.is_ready()
+
+    def condition(self) -> Condition:
+        return self._client.http.condition()
 
     def verify_callback(
         self, headers: Mapping[str, str], body: bytes, *, now_ms: int
@@ -136,29 +141,29 @@ class UzcardConnector:
         self, instruction: Instruction, *, reference: str, amount_minor: int
     ) -> Result:
         """`hold.dismiss.charge` with `ext` = `reference`. Safe to ask again."""
-        return await settle(self._holds.capture(instruction, reference, amount_minor))
+        return await conclude(self._holds.capture(instruction, reference, amount_minor))
 
     async def cancel(self, instruction: Instruction, *, reference: str) -> Result:
         """`hold.dismiss`. A hold that is already dismissed or expired is `APPROVED`."""
-        return await settle(self._holds.cancel(instruction, reference))
+        return await conclude(self._holds.cancel(instruction, reference))
 
     async def refund(
         self, instruction: Instruction, *, reference: str, sequence: int, amount_minor: int
     ) -> Result:
         """`trans.reverse` of everything that was taken, else `trans.reverse.partial`."""
-        return await settle(self._refund(instruction, reference, amount_minor))
+        return await conclude(self._refund(instruction, reference, amount_minor))
 
     async def reverse(self, instruction: Instruction) -> Result:
         """Undo by what `trans.ext` (or the hold's state) says there is to undo."""
-        return await settle(self._undo(instruction), unanswered)
+        return await conclude(self._undo(instruction), unanswered)
 
     async def inquire(self, instruction: Instruction) -> Result:
         """`trans.ext`, or for a hold its state. A hold that was charged counts as done."""
-        return await settle(self._inquire(instruction), unanswered)
+        return await conclude(self._inquire(instruction), unanswered)
 
     async def inquire_refund(self, instruction: Instruction, *, reference: str) -> Result:
         """`trans.ext` of a partial refund; a full one shows on the original."""
-        return await settle(self._inquire_refund(instruction, reference), unanswered)
+        return await conclude(self._inquire_refund(instruction, reference), unanswered)
 
     # Flows.
 

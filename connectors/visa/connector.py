@@ -20,6 +20,7 @@ from connectors.spi.types import (
     CardCheck,
     CardData,
     CardLink,
+    Condition,
     ConnectorContext,
     Instruction,
     Kind,
@@ -29,6 +30,7 @@ from connectors.spi.types import (
 from connectors.transport.correlation import Fields
 from connectors.transport.faults import TransportFault
 from connectors.transport.flow import (
+    conclude,
     of_fault,
     pending,
     refused,
@@ -96,6 +98,9 @@ class VisaConnector:
     def is_ready(self) -> bool:
         return self._link.is_ready()
 
+    def condition(self) -> Condition:
+        return self._link.condition()
+
     def verify_callback(
         self, headers: Mapping[str, str], body: bytes, *, now_ms: int
     ) -> CallbackEvent:
@@ -127,22 +132,22 @@ class VisaConnector:
         self, instruction: Instruction, *, reference: str, amount_minor: int
     ) -> Result:
         """Advise that the hold is taken. Safe to ask again: it is answered as the first."""
-        return await settle(self._capture(instruction, amount_minor))
+        return await conclude(self._capture(instruction, amount_minor))
 
     async def cancel(self, instruction: Instruction, *, reference: str) -> Result:
         """0400 of the hold. One that is not there any more is `ORIGINAL_NOT_FOUND`."""
-        return await settle(self._cancel(instruction))
+        return await conclude(self._cancel(instruction))
 
     async def refund(
         self, instruction: Instruction, *, reference: str, sequence: int, amount_minor: int
     ) -> Result:
         """0100 that gives money back. Asked again with the same sequence it is the same message,
         which VISA answers from what it answered before."""
-        return await settle(self._refund(instruction, sequence, amount_minor))
+        return await conclude(self._refund(instruction, sequence, amount_minor))
 
     async def reverse(self, instruction: Instruction) -> Result:
         """0420 of the attempt, until it is acknowledged."""
-        return await settle(self._reverse(instruction), unanswered)
+        return await conclude(self._reverse(instruction), unanswered)
 
     async def inquire(self, instruction: Instruction) -> Result:
         """There is no inquiry: `PENDING`, and nothing is sent."""

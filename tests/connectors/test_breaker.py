@@ -85,7 +85,7 @@ def test_a_slow_call_from_before_changes_nothing(breaker: Breaker, clock: Clock)
 
 async def test_the_bulkhead_bounds_calls_and_waiting() -> None:
     """One at once, one waiting for so long; the rest are told at once that nothing was sent."""
-    bulkhead = Bulkhead(in_flight_max=1, queue_size_max=1, queue_timeout_ms=50)
+    bulkhead = Bulkhead(in_flight_max=1, settling_max=1, queue_size_max=1, queue_timeout_ms=50)
     deadline = asyncio.get_running_loop().time() + 5
     await bulkhead.acquire(deadline)
     waiting = asyncio.create_task(bulkhead.acquire(deadline))
@@ -98,3 +98,56 @@ async def test_the_bulkhead_bounds_calls_and_waiting() -> None:
     await asyncio.sleep(0)
     bulkhead.release()
     await second
+
+
+async def test_what_settles_has_places_of_its_own() -> None:
+    """Payments that fill all of theirs keep no reversal waiting, nor the other way round."""
+    bulkhead = Bulkhead(in_flight_max=1, settling_max=1, queue_size_max=0, queue_timeout_ms=50)
+    deadline = asyncio.get_running_loop().time() + 5
+    await bulkhead.acquire(deadline)
+    await bulkhead.acquire(deadline, is_settling=True)
+    for is_settling in (False, True):
+        with pytest.raises(NotSent, match="queue-full"):
+            await bulkhead.acquire(deadline, is_settling=is_settling)
+    bulkhead.release(is_settling=True)
+    await bulkhead.acquire(deadline, is_settling=True)
+    with pytest.raises(NotSent, match="queue-full"):
+        await bulkhead.acquire(deadline)
+
+
+def test_a_few_that_settle_pass_an_open_breaker(clock: Clock) -> None:
+    """Doubt can end while new payments are refused; no more than a few ask at once."""
+    policy = BreakerPolicy(failures_max=1, open_ms=1_000, settling_probes_max=2)
+    breaker = Breaker(policy, clock=clock)
+    fail(breaker, 1)
+    assert not breaker.would_admit()
+    first, second = (breaker.admit(is_settling=True) for _ in range(2))
+    assert first
+    assert second
+    assert breaker.admit(is_settling=True) == 0
+    breaker.fail(first)
+    assert breaker.state is BreakerState.OPEN
+    third = breaker.admit(is_settling=True)
+    assert third
+    breaker.release(third)
+    assert breaker.admit(is_settling=True)
+
+
+def test_an_answer_to_what_settles_lets_a_payment_try(clock: Clock) -> None:
+    """It answers again: a payment may probe at once, and its own answer closes the breaker."""
+    breaker = Breaker(BreakerPolicy(failures_max=1, open_ms=60_000), clock=clock)
+    fail(breaker, 1)
+    breaker.succeed(breaker.admit(is_settling=True))
+    assert breaker.state is BreakerState.HALF_OPEN
+    probe = breaker.admit()
+    assert probe
+    assert breaker.admit() == 0
+    breaker.succeed(probe)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_silence_to_what_settles_opens_a_closed_breaker(breaker: Breaker) -> None:
+    """While it is closed a reversal is a call like any other, and tells as much."""
+    for _ in range(3):
+        breaker.fail(breaker.admit(is_settling=True))
+    assert breaker.state is BreakerState.OPEN

@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import asyncpg
+
 from gateway.audit.commissions import audit
 from tests.faults.world import Asked, Clients, ask
 from tests.house import House, until
@@ -71,6 +73,27 @@ async def broken(house: House, clients: Clients) -> list[str]:
         *await _commissions(house),
     ]
     return found + await _replayed(house, clients.asked)
+
+
+async def unsafe(house: House, clients: Clients) -> list[str]:
+    """Return what must hold at any moment, and does not: with faults, and with clients asking."""
+    payment_rows, action_rows = await _snapshot(house, PAYMENTS, ACTIONS)
+    payments = {row["id"]: row for row in payment_rows}
+    return [
+        *await _conserved(house),
+        *_told(clients.asked, payments, {one["id"]: one for one in action_rows}),
+        *_refunds(payments, action_rows),
+    ]
+
+
+async def _snapshot(house: House, *statements: str) -> list[list[dict[str, Any]]]:
+    """Read several statements as of one moment."""
+    connection = await asyncpg.connect(house.description["database_url"])
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return [[dict(row) for row in await connection.fetch(one)] for one in statements]
+    finally:
+        await connection.close()
 
 
 async def hold_all(house: House, clients: Clients) -> None:

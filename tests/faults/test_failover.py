@@ -23,8 +23,9 @@ from gateway.sandbox.installs import common_places, find_postgres, reachable_ins
 from gateway.sandbox.processes import SystemUser
 from tests.faults.conftest import SEEDS
 from tests.faults.invariants import hold_all
-from tests.faults.proxy import Proxy, proxy_before
-from tests.faults.world import CONFIG, Clients, ask, ask_through, worker_beside, worker_environment
+from tests.faults.proxy import Proxy
+from tests.faults.wires import proxied
+from tests.faults.world import CONFIG, Clients, ask, ask_through
 from tests.house import House, changed_config, running_house, until
 from tests.payments.books import SCHEMES, fresh_amount
 from tests.services import open_folder
@@ -98,24 +99,22 @@ async def test_a_standby_takes_over(seed: int) -> None:
         async with (
             running_house(environment=environment) as house,
             standby_of(house) as standby,
+            proxied(house) as wires,
         ):
-            database = urlsplit(worker_environment(house)["OQIM_DATABASE_URL"])
-            async with proxy_before("127.0.0.1", int(database.port or 0)) as proxy:
-                netloc = f"{database.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.listening_port}"
-                through = urlunsplit(database._replace(netloc=netloc))
-                async with worker_beside(
-                    house, environment={"OQIM_DATABASE_URL": through}
-                ) as beside:
-                    await _fail_over(house, beside.door, standby, proxy, clients, seed)
-                    door = replace(
-                        beside.door,
-                        description=beside.door.description | {"database_url": standby.url},
-                    )
-                    for one in clients.asked:
-                        reply = await ask_through(door, one)
-                        assert reply.status in (201, 202), f"seed {seed}: {reply.raw!r}"
-                    await hold_all(door, clients)
-                    await _old_one_is_refused(proxy, through, int(database.port or 0))
+            proxy = wires.proxies["database"]
+            old_port = proxy.port
+            async with wires.worker_beside() as beside:
+                await _fail_over(house, beside.door, standby, proxy, clients, seed)
+                door = replace(
+                    beside.door,
+                    description=beside.door.description | {"database_url": standby.url},
+                )
+                for one in clients.asked:
+                    reply = await ask_through(door, one)
+                    assert reply.status in (201, 202), f"seed {seed}: {reply.raw!r}"
+                await hold_all(door, clients)
+                through = wires.environment["OQIM_DATABASE_URL"]
+                await _old_one_is_refused(proxy, through, old_port)
 
 
 async def _fail_over(

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from random import Random
-from urllib.parse import urlsplit, urlunsplit
+
+import pytest
 
 from tests.faults.invariants import hold_all
-from tests.faults.proxy import WIRE, Proxy, Toxic, proxy_before
-from tests.faults.world import (
-    AGAIN,
-    Beside,
-    Clients,
-    ask,
-    ask_through,
-    worker_beside,
-    worker_environment,
-)
+from tests.faults.proxy import WIRE, Toxic
+from tests.faults.wires import proxied
+from tests.faults.world import AGAIN, Clients, ask, ask_through
 from tests.house import House
 from tests.payments.books import SCHEMES, fresh_amount
 
@@ -39,50 +31,14 @@ TOXICS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Wires:
-    """A worker, and a proxy before each of what it speaks to, by name."""
-
-    beside: Beside
-    proxies: dict[str, Proxy]
-
-
-async def wired(house: House, stack: AsyncExitStack) -> Wires:
-    """Start a worker whose every wire goes through a proxy."""
-    variables = worker_environment(house)
-    settings = json.loads(variables["OQIM_CONNECTORS"])
-    places = {scheme: urlsplit(settings[scheme]["base_url"]) for scheme in ("uzcard", "humo")}
-    database = urlsplit(variables["OQIM_DATABASE_URL"])
-    addresses = {name: (str(url.hostname), int(url.port or 0)) for name, url in places.items()}
-    addresses["visa"] = (settings["visa"]["host"], int(settings["visa"]["port"]))
-    addresses["database"] = (str(database.hostname), int(database.port or 0))
-    proxies = {
-        name: await stack.enter_async_context(proxy_before(*address))
-        for name, address in addresses.items()
-    }
-    ports = {name: proxy.listening_port for name, proxy in proxies.items()}
-    connectors = {
-        scheme: {"base_url": urlunsplit(url._replace(netloc=f"127.0.0.1:{ports[scheme]}"))}
-        for scheme, url in places.items()
-    } | {"visa": {"host": "127.0.0.1", "port": ports["visa"]}}
-    secret = database.netloc.rpartition("@")[0]
-    netloc = f"{secret}@127.0.0.1:{ports['database']}"
-    beside = await stack.enter_async_context(
-        worker_beside(
-            house,
-            connectors=connectors,
-            environment={"OQIM_DATABASE_URL": urlunsplit(database._replace(netloc=netloc))},
-        )
-    )
-    return Wires(beside, proxies)
-
-
+@pytest.mark.fault(rows=[13, 15, 16, 22, 26, 37], what="wires to processors and PostgreSQL spoilt")
 async def test_spoilt_wires(sandbox: House, clients: Clients, seed: int) -> None:
     """Rows 13, 15, 16, 22, 26, 37: whatever a wire does, one payment a key, and one charge."""
     random = Random(seed)
     async with AsyncExitStack() as stack:
-        wires = await wired(sandbox, stack)
-        door = wires.beside.door
+        wires = await stack.enter_async_context(proxied(sandbox))
+        beside = await stack.enter_async_context(wires.worker_beside())
+        door = beside.door
         told = []
         # Each scheme's wire meets toxics of its own; once a run, all wires to the database break.
         plan = {scheme: random.sample(TOXICS, ROUNDS) for scheme in SCHEMES}

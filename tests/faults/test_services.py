@@ -6,13 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.faults.conftest import SEEDS
 from tests.faults.invariants import hold_all
+from tests.faults.services import pid_of
 from tests.faults.world import CONFIG, Clients, ask, ask_through
 from tests.house import House, changed_config, running_house, until
 from tests.payments.books import SCHEMES, fresh_amount
@@ -27,21 +26,6 @@ async def grounded() -> AsyncIterator[House]:
     with changed_config(**CONFIG) as environment:
         async with running_house(workers=2, environment=environment) as house:
             yield house
-
-
-def pid_of(house: House, service: str) -> int:
-    """Return the process of a sandbox's service."""
-    if service == "postgres":
-        (pid,) = house.pids_of("postgres\x00-D")
-        return pid
-    # It puts its address where its command line was.
-    title = f"valkey-server 127.0.0.1:{urlsplit(house.description['redis_url']).port}"
-    (found,) = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and title in (entry / "cmdline").read_text()
-    ]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""The sandbox's services as processes, so that they can be killed or stopped."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.house import House
+
+
+def pid_of(house: House, service: str) -> int:
+    """Return the process of a sandbox's service: `postgres` or `valkey`."""
+    if service == "postgres":
+        (pid,) = house.pids_of("postgres\x00-D")
+        return pid
+    # It puts its address where its command line was.
+    title = f"valkey-server 127.0.0.1:{urlsplit(house.description['redis_url']).port}"
+    (found,) = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and title in (entry / "cmdline").read_text()
+    ]
+    return found

@@ -58,6 +58,7 @@ class Proxy:
     listening_port: int = 0
     toxic: Toxic = WIRE
     met: int = 0
+    is_closing: bool = False
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -94,6 +95,10 @@ class Proxy:
             )
         except (OSError, _Reset):
             pass
+        except asyncio.CancelledError:
+            # The proxy is closing: the stream's own callback would report it as a failure.
+            if not self.is_closing:
+                raise
         finally:
             self._writers -= pair
             for one in pair:
@@ -130,6 +135,7 @@ class Proxy:
 
     async def close(self) -> None:
         """End every connection."""
+        self.is_closing = True
         self.reset_all()
         for task in list(self._tasks):
             task.cancel()

@@ -224,14 +224,12 @@ async def breaking(swizzle: Swizzle) -> None:
         # Each once, apart from one another: PostgreSQL needs seconds to be back.
         kinds.insert(random.randrange(len(kinds)), service)
         services[number] = service
-    going: set[asyncio.Task[None]] = set()
+    going = []
     while not swizzle.is_over:
         kind = random.choice(kinds)
         if kind in services:
             kinds.remove(kind)
-        task = asyncio.ensure_future(kind())
-        going.add(task)
-        task.add_done_callback(going.discard)
+        going.append(asyncio.ensure_future(kind()))
         await asyncio.sleep(random.uniform(0.1, 0.8))
     await asyncio.gather(*going)
 
@@ -277,6 +275,17 @@ async def persist(swizzle: Swizzle, random: Random, one: Asked) -> dict[str, Any
     return told
 
 
+async def asked_again(swizzle: Swizzle) -> None:
+    """Ask for everything once more, until each is answered with what it asked for."""
+    slots = asyncio.Semaphore(8)
+
+    async def one_again(one: Asked) -> None:
+        async with slots:
+            await ask_through(swizzle.house, one)
+
+    await asyncio.gather(*(one_again(one) for one in swizzle.clients.asked))
+
+
 @asynccontextmanager
 async def swizzled(seed: int) -> AsyncIterator[Swizzle]:
     """Run a sandbox with two workers beside its own, each on wires of its own."""
@@ -298,7 +307,7 @@ async def swizzled(seed: int) -> AsyncIterator[Swizzle]:
 
 @pytest.mark.fault(rows=[66], what="random faults of every kind at once")
 @pytest.mark.timeout(300)
-async def test_swizzle(seed: int) -> None:
+async def test_swizzle(seed: int, record_property: Callable[[str, object], None]) -> None:
     """Row 66: no book is wrong amid faults; after them everything settles."""
     async with swizzled(seed) as swizzle:
         swizzle.began = time.monotonic()
@@ -309,11 +318,12 @@ async def test_swizzle(seed: int) -> None:
             wrong = await unsafe(swizzle.house, swizzle.clients)
             assert not wrong, "\n".join(wrong)
             await swizzle.mend()
-            for one in swizzle.clients.asked:
-                await ask_through(swizzle.house, one)
+            await asked_again(swizzle)
             await hold_all(swizzle.house, swizzle.clients)
         except BaseException:
             print(f"seed {seed}:", *swizzle.told, sep="\n")  # how it came to it
             raise
+        record_property("asked", len(swizzle.clients.asked))
+        record_property("faults", len(swizzle.told))
         answered = sum(bool(one.answers) for one in swizzle.clients.asked)
         assert answered > 20, f"seed {seed}: hardly anything was asked: {answered}"

@@ -67,6 +67,11 @@ from gateway.payments.service import Payments
 from gateway.payments.step_up import StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
+from gateway.reconciliation.breaks import Breaks
+from gateway.reconciliation.imports import Imports
+from gateway.reconciliation.routes import routes as reconciliation_routes
+from gateway.reconciliation.service import Reconciliation, reports_of
+from gateway.reconciliation.settling import Settling
 from gateway.rules.feed import Everywhere, RulesFeed, load_newest
 from gateway.rules.routes import routes as rule_routes
 from gateway.rules.seeds import ensure_first
@@ -519,6 +524,29 @@ def _open_ledger(ground: Ground, stack: AsyncExitStack) -> list[Route]:
     return ledger_routes(balances, ground.clock)
 
 
+def _open_reconciliation(
+    ground: Ground, payments: PaymentRoom, stack: AsyncExitStack
+) -> list[Route]:
+    """Build what reports are matched by, and start to tell payments what they say."""
+    pool, clock = ground.pool, ground.clock
+    reports = reports_of(payments.connectors)
+    imports = Imports(pool, clock)
+    breaks = Breaks(pool, clock, read_chart(ground.settings.accounts))
+    settling = Settling(
+        pool,
+        imports,
+        reports,
+        payments.payments,
+        payments.actions,
+        Reads(pool),
+        ground.metrics,
+    )
+    settling.start()
+    stack.push_async_callback(settling.close)
+    service = Reconciliation(imports, settling, breaks, reports, clock)
+    return reconciliation_routes(service, breaks, ground.cursors)
+
+
 @asynccontextmanager
 async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
     """Build one worker's gateway; everything it opened is closed at the end, in order."""
@@ -536,6 +564,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             *_open_rules(ground, identity, lease.worker, stack),
             *_open_webhooks(ground, stack),
             *_open_ledger(ground, stack),
+            *_open_reconciliation(ground, payments, stack),
         ]
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))

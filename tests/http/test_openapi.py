@@ -113,6 +113,12 @@ OPERATIONS = {
     "POST /v1/webhook-endpoints/{id}/rotate-secret",
     "GET /admin/v1/ledger/trial-balance",
     "GET /admin/v1/ledger/entries/{id}",
+    "GET /admin/v1/reconciliation",
+    "POST /admin/v1/reconciliation/imports",
+    "GET /admin/v1/reconciliation/breaks",
+    "GET /admin/v1/reconciliation/breaks/{id}",
+    "POST /admin/v1/reconciliation/breaks/{id}/proposals",
+    "POST /admin/v1/reconciliation/breaks/{id}/approve",
 }
 # What a merchant's server may do as well.
 MERCHANT_OPERATIONS = {

@@ -1,0 +1,203 @@
+"""HTTP in and out of reconciliation."""
+
+from datetime import date
+from typing import Annotated
+
+import msgspec
+
+from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.messages import Request, Response, json_response
+from gateway.kernel.http.read import body_as, no_body, query_as
+from gateway.kernel.http.routes import Route
+from gateway.reconciliation.breaks import Breaks
+from gateway.reconciliation.model import (
+    BreakKind,
+    BreakStatus,
+    BreakView,
+    ImportBody,
+    ImportView,
+    ProposalBody,
+)
+from gateway.reconciliation.service import Reconciliation
+
+_TAG = "reconciliation"
+_READ, _WRITE = "admin:read", "admin:write"
+_DAYS, _BREAKS = "reconciliation-days", "reconciliation-breaks"
+_AFTER_ALL = "~"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+class DaysPage(msgspec.Struct):
+    """A page of reports."""
+
+    data: list[ImportView]
+    next_cursor: str | None
+
+
+class BreaksPage(msgspec.Struct):
+    """A page of breaks."""
+
+    data: list[BreakView]
+    next_cursor: str | None
+
+
+class DaysQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """How reports are listed."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+    connector: Name | None = None
+    business_day: date | None = None
+
+
+class BreaksQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """How breaks are listed."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+    kind: BreakKind | None = None
+    connector: Name | None = None
+    status: BreakStatus | None = None
+    business_day: date | None = None
+
+
+class _Handlers:
+    def __init__(self, service: Reconciliation, breaks: Breaks, cursors: Cursors) -> None:
+        self._service = service
+        self._breaks = breaks
+        self._cursors = cursors
+
+    async def days(self, request: Request) -> Response:
+        query = query_as(request, DaysQuery)
+        bound = f"{query.connector or ''}|{query.business_day or ''}"
+        before = (date.max, _AFTER_ALL)
+        if query.cursor is not None:
+            position = self._cursors.decode(query.cursor, list_name=_DAYS, bound_to=bound)
+            day, _, connector = position.partition("|")
+            before = (date.fromisoformat(day), connector)
+        found = await self._breaks.days(
+            connector=query.connector,
+            day=query.business_day,
+            before=before,
+            limit=query.limit + 1,
+        )
+        following = None
+        if len(found) > query.limit:
+            found = found[: query.limit]
+            position = f"{found[-1].business_day}|{found[-1].connector}"
+            following = self._cursors.encode(position, list_name=_DAYS, bound_to=bound)
+        return json_response(200, DaysPage(found, following))
+
+    async def take(self, request: Request) -> Response:
+        body = body_as(request, ImportBody)
+        shown, is_new = await self._service.fetch(
+            body.connector, body.business_day, request.who.sub
+        )
+        return json_response(201 if is_new else 200, shown)
+
+    async def page(self, request: Request) -> Response:
+        query = query_as(request, BreaksQuery)
+        wanted = (query.kind, query.connector, query.status, query.business_day)
+        bound = "|".join(str(one or "") for one in wanted)
+        after = ""
+        if query.cursor is not None:
+            after = self._cursors.decode(query.cursor, list_name=_BREAKS, bound_to=bound)
+        found = await self._breaks.page(
+            after=after,
+            kind=query.kind,
+            connector=query.connector,
+            status=query.status,
+            day=query.business_day,
+            limit=query.limit + 1,
+        )
+        following = None
+        if len(found) > query.limit:
+            found = found[: query.limit]
+            following = self._cursors.encode(found[-1].id, list_name=_BREAKS, bound_to=bound)
+        return json_response(200, BreaksPage(found, following))
+
+    async def get(self, request: Request) -> Response:
+        return json_response(200, await self._breaks.get(request.params["id"]))
+
+    async def propose(self, request: Request) -> Response:
+        body = body_as(request, ProposalBody)
+        shown = await self._breaks.propose(request.params["id"], body, request.who.sub)
+        return json_response(201, shown)
+
+    async def approve(self, request: Request) -> Response:
+        no_body(request)
+        shown = await self._breaks.approve(request.params["id"], request.who.sub)
+        return json_response(200, shown)
+
+
+def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Route]:
+    """Return the room's routes."""
+    handlers = _Handlers(service, breaks, cursors)
+    return [
+        Route(
+            method="GET",
+            path="/admin/v1/reconciliation",
+            handler=handlers.days,
+            summary="List processors' reports as they stand, newest business day first",
+            tag=_TAG,
+            scope=_READ,
+            query=DaysQuery,
+            answers={200: DaysPage},
+            problems=("invalid-query", "invalid-cursor"),
+        ),
+        Route(
+            method="POST",
+            path="/admin/v1/reconciliation/imports",
+            handler=handlers.take,
+            summary="Fetch a processor's report of a business day and match it",
+            tag=_TAG,
+            scope=_WRITE,
+            body=ImportBody,
+            answers={200: ImportView, 201: ImportView},
+            problems=("processor-unavailable",),
+        ),
+        Route(
+            method="GET",
+            path="/admin/v1/reconciliation/breaks",
+            handler=handlers.page,
+            summary="List differences between reports and what was done here, oldest first",
+            tag=_TAG,
+            scope=_READ,
+            query=BreaksQuery,
+            answers={200: BreaksPage},
+            problems=("invalid-query", "invalid-cursor"),
+        ),
+        Route(
+            method="GET",
+            path="/admin/v1/reconciliation/breaks/{id}",
+            handler=handlers.get,
+            summary="Get a break with its two sides",
+            tag=_TAG,
+            scope=_READ,
+            answers={200: BreakView},
+            problems=("not-found",),
+        ),
+        Route(
+            method="POST",
+            path="/admin/v1/reconciliation/breaks/{id}/proposals",
+            handler=handlers.propose,
+            summary="Propose to accept a break, or to post an entry; another operator approves",
+            tag=_TAG,
+            scope=_WRITE,
+            body=ProposalBody,
+            answers={201: BreakView},
+            problems=("not-found", "invalid-state"),
+        ),
+        Route(
+            method="POST",
+            path="/admin/v1/reconciliation/breaks/{id}/approve",
+            handler=handlers.approve,
+            summary="Close a break as another operator proposed",
+            tag=_TAG,
+            scope=_WRITE,
+            answers={200: BreakView},
+            problems=("not-found", "four-eyes-required", "invalid-state"),
+        ),
+    ]

@@ -35,7 +35,7 @@ class Stream:
 
     Attributes:
         per_second: how many are due; None: as many as there are connections, always.
-        connections_max: open at once.
+        connections_max: open at once, all of them before the first request is due.
         is_once: each request is asked once, and then the stream is over.
         hints: answers with 503 and Retry-After.
     """
@@ -70,6 +70,17 @@ class Stream:
         key = b"%b%09d" % (self.prefix, self.asked)
         return request.replace(KEY, key)
 
+    async def connect(self) -> None:
+        """Open every connection; `ask_due` opens those again that were lost."""
+        for _ in range(self.connections_max):
+            self.idle.append(await self._connected())
+
+    async def _connected(self) -> Client:
+        self.connections += 1
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(lambda: Client(self), "127.0.0.1", self.port)
+        return client
+
     async def ask_due(self, elapsed_s: float) -> None:
         """Ask for everything that is due by now."""
         if self.per_second is None:
@@ -84,12 +95,7 @@ class Stream:
             if self.idle:
                 self.idle.pop().ask(now)
             elif self.connections < self.connections_max:
-                self.connections += 1
-                loop = asyncio.get_running_loop()
-                _, client = await loop.create_connection(
-                    lambda: Client(self), "127.0.0.1", self.port
-                )
-                client.ask(now)
+                (await self._connected()).ask(now)
             else:
                 self.late.append(now)
 
@@ -173,6 +179,8 @@ async def _run(order: dict[str, Any], requests: dict[str, list[bytes]]) -> dict[
         )
         for name, stream in order["streams"].items()
     }
+    for stream in streams.values():
+        await stream.connect()
     started = time.perf_counter()
     while (elapsed_s := time.perf_counter() - started) < order["seconds"]:
         for stream in streams.values():

@@ -263,7 +263,7 @@ class Door:
         ]
         if means:
             self.limit = self._limit.update(
-                delay_s=max(means) + lag_s,
+                delay_s=max(means),
                 inside_max=self._inside_max,
                 is_short=shed > self._shed_before,
             )

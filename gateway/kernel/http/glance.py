@@ -8,11 +8,11 @@ import re
 from typing import NamedTuple
 
 _FIRST_LINE = re.compile(rb"([A-Z]{3,7}) (/[!-$&->@-~]*)(?:\?[!-~]*)? HTTP/1\.1\r\n")
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})\r\n")
-_REQUEST_ID = re.compile(rb"\r\nx-request-id: *([a-z0-9_.-]{1,64})\r\n")
-_KEEP_ALIVE = b"\r\nconnection: keep-alive\r\n"
-# Their presence decides where a request ends, or what becomes of the connection.
-_LEFT_TO_THE_PARSER = (b"\r\ntransfer-encoding", b"\r\nupgrade", b"\r\nexpect", b"\r\n ", b"\r\n\t")
+# Lines that may be one of `_TELLING`, or go on with the line before.
+_MAYBE_TELLING = re.compile(rb"\r\n([CcTtEeUuXx \t][^\r\n]*)")
+# They decide where a request ends or what becomes of the connection: left to the parser.
+_TELLING = frozenset((b"transfer-encoding", b"expect", b"upgrade", b""))
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 
 
 class Glance(NamedTuple):
@@ -32,25 +32,24 @@ def glance(data: bytes) -> Glance | None:
     ends_at = data.find(b"\r\n\r\n", starts_at)
     if ends_at < 0:
         return None
-    # Lower case has the same length: what is found in it stands at the same place.
-    head = data[starts_at : ends_at + 2].lower()
-    if any(name in head for name in _LEFT_TO_THE_PARSER) or head.count(b"\n") != head.count(
-        b"\r\n"
-    ):
+    if data.count(b"\n", starts_at, ends_at) != data.count(b"\r\n", starts_at, ends_at):
         return None
-    if b"\r\nconnection" in head and _KEEP_ALIVE not in head:
-        return None
-    length = 0
-    lengths = head.count(b"\r\ncontent-length")
-    if lengths:
-        found = _LENGTH.search(head)
-        if lengths > 1 or found is None:
-            return None
-        length = int(found[1])
-    if len(data) != ends_at + 4 + length:
-        return None
-    named = _REQUEST_ID.search(head) if b"\r\nx-request-id" in head else None
+    length: int | None = None
     request_id = b""
-    if named is not None:
-        request_id = data[starts_at + named.start(1) : starts_at + named.end(1)]
+    for line in _MAYBE_TELLING.findall(data, starts_at, ends_at):
+        written, _, value = line.partition(b":")
+        name, value = written.lower(), value.strip()
+        if name == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > 7:
+                return None
+            length = int(value)
+        elif name == b"x-request-id":
+            request_id = value if _REQUEST_ID.fullmatch(value) else b""
+        elif name == b"connection":
+            if value.lower() != b"keep-alive":
+                return None
+        elif name in _TELLING or name.strip() != name:
+            return None
+    if len(data) != ends_at + 4 + (length or 0):
+        return None
     return Glance(first[1].decode(), first[2].decode(), request_id)

@@ -94,8 +94,7 @@ class HttpFront:
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one aiohttp request."""
         connection = http.protocol
-        if isinstance(connection, _Connection):
-            connection.arrived()
+        was_let_in = isinstance(connection, _Connection) and connection.arrived()
         request_id = http.headers.get("X-Request-Id", "")
         if not _REQUEST_ID.match(request_id):
             request_id = new_id("req_", self._clock())
@@ -103,7 +102,7 @@ class HttpFront:
         route_name, priority = "none", Priority.READ
         if isinstance(found, Found):
             route_name, priority = found.route.path, found.route.priority
-        if not self.door.admits(priority):
+        if not was_let_in and not self.door.admits(priority):
             return _aiohttp_response(self.shed_answer.response(request_id), request_id)
         ticket = self.door.enter(priority)
         CURRENT.set(ticket)
@@ -294,18 +293,24 @@ class _Connection(web.RequestHandler):
     pressed never reaches its parser.
     """
 
-    __slots__ = ("_front", "_has_arrived", "_is_between")
+    __slots__ = ("_answered", "_front", "_has_arrived", "_is_between")
 
     def __init__(self, front: HttpFront, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._front = front
         # The parser's buffer is empty: what comes next is the start of a request.
         self._is_between = True
+        # Requests whose answers were handed to the socket, of `_request_count`.
+        self._answered = 0
         # A request was let in by its first bytes, and is not counted as inside yet.
         self._has_arrived = False
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; while the door is pressed, look at them first."""
+        if not data:
+            # Nothing came: the parser is asked for what it has kept.
+            super().data_received(data)
+            return
         if not self._front.door.is_pressed:
             self._is_between = False
             super().data_received(data)
@@ -326,11 +331,10 @@ class _Connection(web.RequestHandler):
         )
 
     def _is_idle(self) -> bool:
-        waiter = self._waiter
+        """Whether every request was answered, so that another answer may be written now."""
         return (
-            waiter is not None
-            and not waiter.done()
-            and not self._messages
+            self._answered == self._request_count
+            and self.transport is not None
             and not self._paused
             and not self._upgraded
             and not (self._force_close or self._close)
@@ -342,11 +346,20 @@ class _Connection(web.RequestHandler):
         self.transport.write(front.shed_answer.raw(seen.request_id or front.new_request_id()))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
-    def arrived(self) -> None:
-        """Say that what was let in by its first bytes is looked at now, or never will be."""
-        if self._has_arrived:
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        return finished
+
+    def arrived(self) -> bool:
+        """Return whether a request was let in by its first bytes; it is not arriving any more."""
+        has_arrived = self._has_arrived
+        if has_arrived:
             self._has_arrived = False
             self._front.door.arriving -= 1
+        return has_arrived
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.arrived()

@@ -45,7 +45,11 @@ from connectors.visa.config import Config, read_config
 from connectors.visa.reports import VisaReports
 
 # Advices whose answer is outstanding, so that the next try says that it repeats.
-_REPEATS_MAX = 10_000
+_UNACKNOWLEDGED_MAX = 10_000
+# Message types of one operation, in the order in which they are tried; the last is repeated.
+COMPLETION = ("0120", "0121")
+REVERSAL = ("0400", "0420", "0421")
+ACKNOWLEDGED = "00"
 
 
 def create(context: ConnectorContext) -> "VisaConnector":
@@ -81,7 +85,8 @@ class VisaConnector:
             config.link,
             on_advice=self._on_advice if context.on_advice is not None else None,
         )
-        self._repeats: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # How often an operation was advised of and not acknowledged.
+        self._unacknowledged: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._checks = 0
 
     @property
@@ -146,7 +151,7 @@ class VisaConnector:
         return await conclude(self._refund(instruction, sequence, amount_minor))
 
     async def reverse(self, instruction: Instruction) -> Result:
-        """0420 of the attempt, until it is acknowledged."""
+        """0400 of the attempt, then 0420, then 0421 each time, until one is acknowledged."""
         return await conclude(self._reverse(instruction), unanswered)
 
     async def inquire(self, instruction: Instruction) -> Result:
@@ -207,7 +212,7 @@ class VisaConnector:
     async def _capture(self, instruction: Instruction, amount_minor: int) -> Result:
         self._check(instruction, amount_minor)
         request = codec.completion(instruction, self._acquirer, amount_minor)
-        answer = await self._advise(("0120", "0121"), instruction, request)
+        answer = await self._advise(COMPLETION, instruction, request)
         code = codec.text(answer, 39)
         if code != "00":
             outcome = status.of_response(code) if code is not None else Outcome.PENDING
@@ -239,7 +244,7 @@ class VisaConnector:
     async def _reverse(self, instruction: Instruction) -> Result:
         self._check(instruction, instruction.amount_minor)
         request = codec.reversal(instruction, self._acquirer)
-        answer = await self._advise(("0420", "0421"), instruction, request)
+        answer = await self._advise(REVERSAL, instruction, request)
         return _reversed(request, answer)
 
     # Leaves.
@@ -261,22 +266,31 @@ class VisaConnector:
         return answer
 
     async def _advise(
-        self, types: tuple[str, str], instruction: Instruction, request: Fields
+        self, types: tuple[str, ...], instruction: Instruction, request: Fields
     ) -> Fields:
-        """Exchange an advice, as a repeat when an earlier one is unanswered."""
-        first, repeat = types
-        key = (first, instruction.reference)
-        mti = repeat if key in self._repeats else first
+        """Exchange an advice: as the next of `types` each time, until one is acknowledged.
+
+        What is not acknowledged is kept by whoever asks, and asked again (store and forward). A
+        process that has forgotten how often begins anew, which the processor takes for the same.
+        """
+        key = (types[0], instruction.reference)
+        times = self._unacknowledged.get(key, 0)
         try:
-            answer = await self._exchange(mti, request)
+            answer = await self._exchange(types[min(times, len(types) - 1)], request)
         except TransportFault as fault:
             if fault.sent:
-                self._repeats[key] = None
-                if len(self._repeats) > _REPEATS_MAX:
-                    self._repeats.popitem(last=False)
+                self._advise_again(key, times)
             raise
-        self._repeats.pop(key, None)
+        if codec.text(answer, 39) == ACKNOWLEDGED:
+            self._unacknowledged.pop(key, None)
+        else:
+            self._advise_again(key, times)
         return answer
+
+    def _advise_again(self, key: tuple[str, str], times: int) -> None:
+        self._unacknowledged[key] = times + 1
+        if len(self._unacknowledged) > _UNACKNOWLEDGED_MAX:
+            self._unacknowledged.popitem(last=False)
 
     async def _on_advice(self, mti: str, fields: Fields) -> bool:
         """Hand an unasked message on; whether it was stored and may be acknowledged."""

@@ -28,6 +28,14 @@ async def sandbox() -> AsyncIterator[House]:
 
 
 @pytest.fixture(scope="package")
+async def doomed() -> AsyncIterator[House]:
+    """A sandbox whose books will be wrong."""
+    with changed_config(**CONFIG) as environment:
+        async with running_house(workers=1, environment=environment) as house:
+            yield house
+
+
+@pytest.fixture(scope="package")
 def clients() -> Clients:
     """Everybody who asked: what any test was told must hold after every other."""
     return Clients()

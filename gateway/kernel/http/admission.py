@@ -199,7 +199,6 @@ class Door:
         self._shed_before = 0
         self._calm_intervals = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._due_at = 0.0
 
     def _bounds_of(self, limit: int) -> list[int]:
         bounds = [max(1, limit * share // 100) for share in self._shares]
@@ -235,9 +234,7 @@ class Door:
 
     def start(self) -> None:
         """Begin to move the limit, on the running loop."""
-        loop = asyncio.get_running_loop()
-        self._due_at = loop.time() + INTERVAL_S
-        self._timer = loop.call_at(self._due_at, self._on_time)
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._on_time)
 
     def stop(self) -> None:
         """Leave the limit where it is."""
@@ -245,12 +242,10 @@ class Door:
             self._timer.cancel()
 
     def _on_time(self) -> None:
-        loop = asyncio.get_running_loop()
-        # What the loop is late by, every request waited for as well before it was looked at.
-        self.tick(loop.time() - self._due_at)
+        self.tick()
         self.start()
 
-    def tick(self, lag_s: float) -> None:
+    def tick(self) -> None:
         """End an interval: move the limit by what it has shown."""
         shed = sum(self.shed)
         # Reports are slow by nature: their time says nothing of the load.

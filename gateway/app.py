@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import asyncpg
-import redis.asyncio
 import structlog
 from aiohttp import web
 
@@ -24,13 +23,21 @@ from gateway.core import Core, RuleSet, check_version
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
+from gateway.identity.followers import Followers
+from gateway.identity.gate import Gate
 from gateway.identity.keys import SigningKeys
 from gateway.identity.messages import routes as sandbox_routes
 from gateway.identity.messenger import RedisMessenger
+from gateway.identity.peers import PeerFront
+from gateway.identity.presence import Presence
+from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.revocation_routes import OperatorRevocations
+from gateway.identity.revocation_routes import routes as revocation_routes
 from gateway.identity.routes import routes as identity_routes
 from gateway.identity.service import IdentityService
 from gateway.identity.sessions import Sessions
+from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel import audit
@@ -45,6 +52,7 @@ from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.outside import Outside
+from gateway.kernel.redis import BoundedRedis, open_redis
 from gateway.kernel.secrets import Keys
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
@@ -107,7 +115,7 @@ class Ground:
     clock: Clock
     metrics: Metrics
     pool: asyncpg.Pool
-    redis: redis.asyncio.Redis
+    redis: BoundedRedis
     core: Core
     rules: RulesFeed
     vault: Vault
@@ -154,11 +162,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
     )
     stack.push_async_callback(pool.close)
     await pools.check_durable(pool)
-    client = redis.asyncio.Redis.from_url(
-        settings.redis.url,
-        socket_timeout=settings.redis.timeout_s,
-        socket_connect_timeout=settings.redis.timeout_s,
-    )
+    client = open_redis(settings.redis.url, timeout_s=settings.redis.timeout_s)
     stack.push_async_callback(client.aclose)
     await ensure_first(pool, settings.rules, system_clock)
     first = await load_newest(pool)
@@ -193,6 +197,7 @@ class IdentityRoom:
     codes: Codes
     messenger: RedisMessenger
     feed: RevocationFeed
+    gate: Gate
     routes: list[Route]
 
 
@@ -205,13 +210,32 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     codes = Codes(key=ground.keys.codes, length=settings.code_length)
     messenger = RedisMessenger(redis=ground.redis, clock=clock)
     revocations = RevocationLog(clock=clock)
+    age_s_max = ground.settings.core.feed_age_s_max
+    followers = Followers(pool=pool, feed_age_s_max=age_s_max)
     # Nothing is decided by rules, as by revocations, that were last read too long ago.
-    feed = RevocationFeed(pool=pool, core=ground.core, clock=clock, also_read=(ground.rules.read,))
+    feed = RevocationFeed(
+        pool=pool,
+        core=ground.core,
+        clock=clock,
+        also_read=(ground.rules.read, followers.watch),
+        age_s_max=age_s_max,
+    )
+    stream = RevocationStream(
+        redis=ground.redis, url=ground.settings.redis.url, feed=feed, metrics=ground.metrics
+    )
+    promise = Promise(pool=pool, feed=feed, followers=followers, stream=stream)
+    presence = Presence(
+        redis=ground.redis,
+        core=ground.core,
+        metrics=ground.metrics,
+        kept_s=settings.refresh_token_ttl_s,
+    )
     sessions = Sessions(
         pool=pool,
         vault=ground.vault,
         log=revocations,
-        feed=feed,
+        promise=promise,
+        presence=presence,
         settings=settings,
         clock=clock,
     )
@@ -231,11 +255,33 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         sessions=sessions,
         revocations=revocations,
         feed=feed,
+        promise=promise,
     )
-    await service.start()
     stack.push_async_callback(service.close)
-    routes = identity_routes(identity=service, cursors=ground.cursors)
-    return IdentityRoom(service, tokens, sessions, clients, users, codes, messenger, feed, routes)
+    await service.start()
+    stack.push_async_callback(followers.close)
+    stream.start()
+    stack.push_async_callback(stream.close)
+    presence.start()
+    stack.push_async_callback(presence.close)
+    operators = OperatorRevocations(
+        pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
+    )
+    return IdentityRoom(
+        service=service,
+        tokens=tokens,
+        sessions=sessions,
+        clients=clients,
+        users=users,
+        codes=codes,
+        messenger=messenger,
+        feed=feed,
+        gate=Gate(feed=feed, core=ground.core, presence=presence),
+        routes=[
+            *identity_routes(identity=service, cursors=ground.cursors),
+            *revocation_routes(operators),
+        ],
+    )
 
 
 async def ignore_advice(name: str, event: CallbackEvent) -> None:
@@ -444,9 +490,6 @@ def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check
     async def database() -> bool:
         return bool(await ground.pool.fetchval("SELECT true"))
 
-    async def sessions() -> bool:
-        return bool(await ground.redis.ping())
-
     async def revocations() -> bool:
         return ground.core.check_feed(ground.clock()) is None
 
@@ -456,11 +499,8 @@ def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check
 
         return is_ready
 
-    checks: dict[str, Check] = {
-        "database": database,
-        "redis": sessions,
-        "revocations": revocations,
-    }
+    # Without Redis payments go on, and a balancer that left this worker alone would stop them.
+    checks: dict[str, Check] = {"database": database, "revocations": revocations}
     return checks | {f"connector {name}": connector(one) for name, one in connectors.items()}
 
 
@@ -574,8 +614,8 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             metrics=ground.metrics,
             checks=_checks(ground, payments.connectors),
         )
-        table = RouteTable(routes)
-        yield HttpFront(
+        table = RouteTable(identity.gate.guard(routes))
+        yield PeerFront(
             table,
             ground.core,
             ground.clock,

@@ -67,6 +67,8 @@ class Identity(_Section, frozen=True):
     access_token_ttl_s: int
     refresh_token_ttl_s: int
     refresh_grace_s: int
+    session_lifetime_s: int
+    devices_max: Annotated[int, msgspec.Meta(ge=1, le=100)]
     code_length: int
     code_ttl_s: int
     code_tries_max: int

@@ -1,6 +1,6 @@
 """What identity reads and answers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -87,7 +87,14 @@ class Introspection(msgspec.Struct, omit_defaults=True):
 
 
 class SessionAnswer(msgspec.Struct):
-    """One device that is logged in. Times are RFC 3339."""
+    """One device that is logged in. Times are RFC 3339.
+
+    Attributes:
+        last_used_at: when it last got tokens.
+        last_seen_at: when it last asked for anything, to within a second or two.
+        address: where it was seen last, null when that is not known.
+        level: how its customer was authenticated: `otp`, by a one-time code.
+    """
 
     id: str
     client_id: str
@@ -96,6 +103,9 @@ class SessionAnswer(msgspec.Struct):
     is_current: bool
     created_at: str
     last_used_at: str
+    last_seen_at: str
+    address: str | None
+    level: str
 
 
 class SessionList(msgspec.Struct):
@@ -116,6 +126,47 @@ class Revoked(msgspec.Struct):
     """How many sessions were ended."""
 
     revoked: int
+
+
+class RevocationBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/v1/revocations`: one token, one session, or everything until now."""
+
+    kind: Literal["jti", "sid", "sub", "client"]
+    value: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class AckView(msgspec.Struct):
+    """A worker that refuses what was revoked, and how long after it was written."""
+
+    worker: str
+    after_ms: int
+
+
+class RevokedView(msgspec.Struct):
+    """A revocation that no worker anywhere accepts any more."""
+
+    seq: int
+    applied_by: list[AckView]
+    elapsed_ms: int
+
+
+class RevocationView(msgspec.Struct):
+    """A revocation, and who refuses by it.
+
+    Attributes:
+        applied_by: workers that said so; one that ended since stays named.
+        behind: workers that may accept tokens and have not said so yet.
+        elapsed_ms: until the last of them said so.
+    """
+
+    seq: int
+    kind: str
+    value: str
+    created_at: str
+    expires_at: str
+    applied_by: list[AckView]
+    behind: list[str]
+    elapsed_ms: int
 
 
 class Jwk(msgspec.Struct):

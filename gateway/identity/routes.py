@@ -24,11 +24,23 @@ from gateway.kernel.http.read import body_as, form_as, no_body, query_as
 from gateway.kernel.http.routes import Route
 
 _LIST = "sessions"
+PATIENCE_MIN_S = 1.0
 # Errors of OAuth are not cached, nor is any answer with a token (RFC 6749, 5.1).
 _NO_STORE = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))
 _PUBLIC_FOR_A_WHILE = (("Cache-Control", "public, max-age=60"),)
 _OTP = ("otp-invalid", "otp-expired", "otp-already-used", "otp-locked")
 _FORM = ("invalid-request", "unsupported-media-type")
+
+
+def patience_s(request: Request) -> float | None:
+    """Return how long a call that revokes may take, in seconds; None when it may as it must.
+
+    While nothing is broken it is a matter of milliseconds: a caller with less patience than
+    `PATIENCE_MIN_S` is better served by a late certainty than by none.
+    """
+    if request.deadline_ms is None:
+        return None
+    return max(PATIENCE_MIN_S, request.deadline_ms / 1_000)
 
 
 class _Handlers:
@@ -46,12 +58,16 @@ class _Handlers:
 
     async def token(self, request: Request) -> Response:
         form = form_as(request, TokenForm)
-        answer = await self._identity.grant(form, request.header("authorization"))
+        answer = await self._identity.grant(
+            form, request.header("authorization"), patience_s=patience_s(request)
+        )
         return json_response(200, answer, _NO_STORE)
 
     async def revoke(self, request: Request) -> Response:
         form = form_as(request, OneTokenForm)
-        await self._identity.revoke(form, request.header("authorization"))
+        await self._identity.revoke(
+            form, request.header("authorization"), patience_s=patience_s(request)
+        )
         return json_response(200, {}, _NO_STORE)
 
     async def introspect(self, request: Request) -> Response:
@@ -85,6 +101,9 @@ class _Handlers:
                 one.id == who.sid,
                 rfc3339(one.created_at_ms),
                 rfc3339(one.last_used_at_ms),
+                rfc3339(one.last_seen_at_ms),
+                one.address,
+                one.level,
             )
             for one in shown
         ]
@@ -93,14 +112,19 @@ class _Handlers:
     async def end_session(self, request: Request) -> Response:
         no_body(request)
         session_id = request.params["id"]
-        if not await self._identity.sessions.end(session_id, user_id=request.who.sub):
+        is_ended = await self._identity.sessions.end(
+            session_id, user_id=request.who.sub, patience_s=patience_s(request)
+        )
+        if not is_ended:
             raise Problem("not-found", "There is no such session.")
         return Response(204, b"")
 
     async def end_other_sessions(self, request: Request) -> Response:
         no_body(request)
         who = request.who
-        ended = await self._identity.sessions.end_others(user_id=who.sub, session_id=who.sid)
+        ended = await self._identity.sessions.end_others(
+            user_id=who.sub, session_id=who.sid, patience_s=patience_s(request)
+        )
         return json_response(200, Revoked(ended))
 
 
@@ -130,7 +154,14 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             priority=Priority.PAYMENT,
             form=TokenForm,
             answers={200: TokenAnswer},
-            problems=(*_FORM, "invalid-client", "invalid-grant", "unsupported-grant-type", *_OTP),
+            problems=(
+                *_FORM,
+                "invalid-client",
+                "invalid-grant",
+                "unsupported-grant-type",
+                *_OTP,
+                "unavailable",
+            ),
         ),
         Route(
             method="POST",
@@ -142,7 +173,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             priority=Priority.SETTLING,
             form=OneTokenForm,
             answers={200: dict[str, str]},
-            problems=(*_FORM, "invalid-client"),
+            problems=(*_FORM, "invalid-client", "unavailable"),
         ),
         Route(
             method="POST",
@@ -154,7 +185,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             priority=Priority.READ,
             form=OneTokenForm,
             answers={200: Introspection},
-            problems=(*_FORM, "invalid-client"),
+            problems=(*_FORM, "invalid-client", "revocation-feed-stale"),
         ),
         Route(
             method="GET",
@@ -197,7 +228,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             scope="sessions:write",
             priority=Priority.SETTLING,
             answers={204: None},
-            problems=("not-found",),
+            problems=("not-found", "unavailable"),
         ),
         Route(
             method="POST",
@@ -208,5 +239,6 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             scope="sessions:write",
             priority=Priority.SETTLING,
             answers={200: Revoked},
+            problems=("unavailable",),
         ),
     ]

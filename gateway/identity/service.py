@@ -24,7 +24,9 @@ from gateway.identity.model import (
     TokenAnswer,
     TokenForm,
 )
+from gateway.identity.peers import peer
 from gateway.identity.phones import normalise
+from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
 from gateway.identity.sessions import Grant, Sessions
 from gateway.identity.tokens import Tokens
@@ -61,6 +63,7 @@ class IdentityService:
         sessions: Sessions,
         revocations: RevocationLog,
         feed: RevocationFeed,
+        promise: Promise,
     ) -> None:
         self._pool = pool
         self._core = core
@@ -74,6 +77,7 @@ class IdentityService:
         self.sessions = sessions
         self._revocations = revocations
         self._feed = feed
+        self._promise = promise
         self._housekeeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -117,15 +121,18 @@ class IdentityService:
             raise Problem("invalid-phone", detail, errors=(("/phone", detail),))
         return await self._challenges.ask(number)
 
-    async def grant(self, form: TokenForm, authorization: str | None) -> TokenAnswer:
+    async def grant(
+        self, form: TokenForm, authorization: str | None, *, patience_s: float | None = None
+    ) -> TokenAnswer:
         """Exchange a grant for tokens.
 
         Args:
             authorization: the request's Authorization header.
+            patience_s: the caller's, for what must be certain before it is answered.
 
         Raises:
             Problem: `unsupported-grant-type`, `invalid-request`, `invalid-client`,
-                `invalid-grant`, `otp-...`.
+                `invalid-grant`, `otp-...`, `unavailable`.
         """
         if form.grant_type not in (GRANT_OTP, GRANT_REFRESH, GRANT_CLIENT):
             raise Problem("unsupported-grant-type", "See grant_types_supported in the metadata.")
@@ -137,7 +144,7 @@ class IdentityService:
         if form.grant_type == GRANT_OTP:
             return await self._grant_otp(form, client)
         if form.grant_type == GRANT_REFRESH:
-            return await self._grant_refresh(form, client)
+            return await self._grant_refresh(form, client, patience_s)
         return self._grant_client(form, client)
 
     async def _grant_otp(self, form: TokenForm, client: Client | None) -> TokenAnswer:
@@ -151,16 +158,20 @@ class IdentityService:
             client_id=MOBILE if client is None else client.id,
             device_id=form.device_id,
             device_name=form.device_name or _UNNAMED_DEVICE,
+            address=peer(),
         )
         return await self._answer(grant, form.scope)
 
-    async def _grant_refresh(self, form: TokenForm, client: Client | None) -> TokenAnswer:
+    async def _grant_refresh(
+        self, form: TokenForm, client: Client | None, patience_s: float | None
+    ) -> TokenAnswer:
         if form.refresh_token is None:
             raise Problem("invalid-request", "Give refresh_token.")
         grant = await self.sessions.refresh(
             form.refresh_token,
             device_id=form.device_id,
             client_id=None if client is None else client.id,
+            patience_s=patience_s,
         )
         return await self._answer(grant, form.scope)
 
@@ -177,6 +188,8 @@ class IdentityService:
         bearer = await self._pool.fetchrow(store.GET_BEARER, grant.user_id, grant.client_id)
         assert bearer is not None, "sessions refer to users and clients"
         scopes = _narrowed(bearer["scopes"], asked)
+        left_s = max(1, grant.ends_at_s - grant.granted_at_s)
+        ttl_s = min(self._settings.access_token_ttl_s, left_s)
         token = self._tokens.issue(
             sub=grant.user_id,
             client_id=grant.client_id,
@@ -185,11 +198,13 @@ class IdentityService:
             tier=bearer["tier"],
             channel=bearer["channel"],
             device=grant.device_id,
+            ttl_s=ttl_s,
+            issued_at_s=grant.granted_at_s,
         )
         return TokenAnswer(
             token,
             "Bearer",
-            self._settings.access_token_ttl_s,
+            ttl_s,
             " ".join(scopes),
             grant.refresh_token,
             grant.session_id,
@@ -197,30 +212,40 @@ class IdentityService:
 
     # Tokens.
 
-    async def revoke(self, form: OneTokenForm, authorization: str | None) -> None:
+    async def revoke(
+        self, form: OneTokenForm, authorization: str | None, *, patience_s: float | None = None
+    ) -> None:
         """End what a token stands for; nothing happens for one that is not ours (RFC 7009).
 
+        When it returns, no worker accepts the token.
+
+        Args:
+            patience_s: the caller's; by default it takes as long as it must.
+
         Raises:
-            Problem: `invalid-client`.
+            Problem: `invalid-client`; `unavailable`: try again.
         """
         caller = await self._identify(form, authorization)
         claims = self._claims(form.token)
         if claims is not None:
             if await self._may_end(caller, claims.client_id):
-                await self._revoke_one(claims)
+                await self._revoke_one(claims, patience_s)
             return
         found = await self.sessions.of_token(form.token)
-        if found is not None:
-            session_id, user_id, client_id = found
-            if await self._may_end(caller, client_id):
-                await self.sessions.end(session_id, user_id=user_id)
+        if found is None:
+            # It may be a token that was revoked by a call that could not wait until the end.
+            await self._promise.keep_all(patience_s)
+            return
+        session_id, user_id, client_id = found
+        if await self._may_end(caller, client_id):
+            await self.sessions.end(session_id, user_id=user_id, patience_s=patience_s)
 
-    async def _revoke_one(self, claims: Claims) -> None:
+    async def _revoke_one(self, claims: Claims, patience_s: float | None) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
-            await self._revocations.revoke(
+            entry = await self._revocations.revoke(
                 connection, kind="jti", value=claims.jti, expires_at_s=claims.exp
             )
-        await self._feed.catch_up()
+        await self._promise.keep([entry], patience_s)
 
     async def _may_end(self, caller: Client | None, client_id: str) -> bool:
         if caller is not None:
@@ -234,11 +259,14 @@ class IdentityService:
         """Say what one of the caller's own tokens is (RFC 7662).
 
         Raises:
-            Problem: `invalid-client` unless a client with a secret authenticates.
+            Problem: `invalid-client` unless a client with a secret authenticates;
+                `revocation-feed-stale`.
         """
         caller = await self._identify(form, authorization)
         if caller is None or caller.secret_hash is None:
             raise Problem("invalid-client", "Authenticate with the client's id and secret.")
+        # To call a token active is to accept it.
+        await self._feed.open()
         claims = self._claims(form.token)
         if claims is not None and claims.client_id == caller.id:
             return Introspection(

@@ -14,7 +14,9 @@ import asyncpg
 
 from gateway.identity import store
 from gateway.identity.keys import Sealer
-from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.presence import Presence, Sight
+from gateway.identity.promise import Promise
+from gateway.identity.revocation import Entry, RevocationLog
 from gateway.identity.store import millis, moment
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
@@ -23,17 +25,26 @@ from gateway.settings import Identity
 
 _TOKEN_BYTES = 32
 _PREFIX = "ort_"
+LEVEL_OTP = "otp"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a session was given. Never printed whole."""
+    """What a session was given. Never printed whole.
+
+    Args:
+        granted_at_s: Unix seconds, taken while nobody could end the session: a token that says it
+            was issued then is refused by whatever ends everything issued before a later moment.
+        ends_at_s: Unix seconds after which the session may have nothing any more.
+    """
 
     session_id: str
     user_id: str
     client_id: str
     device_id: str
     refresh_token: str = field(repr=False)
+    granted_at_s: int = 0
+    ends_at_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,9 @@ class Session:
     device_name: str
     created_at_ms: int
     last_used_at_ms: int
+    last_seen_at_ms: int
+    address: str | None
+    level: str
 
 
 def _hash(token: str) -> bytes:
@@ -65,7 +79,8 @@ class Sessions:
 
     Args:
         vault: seals the successor that may be given twice.
-        feed: this worker's; it learns at once of what ends here.
+        promise: what ends here is refused everywhere once a call has returned.
+        presence: the live state, which may be lost.
     """
 
     def __init__(
@@ -74,24 +89,37 @@ class Sessions:
         pool: asyncpg.Pool,
         vault: Sealer,
         log: RevocationLog,
-        feed: RevocationFeed,
+        promise: Promise,
+        presence: Presence,
         settings: Identity,
         clock: Clock,
     ) -> None:
         self._pool = pool
         self._vault = vault
         self._log = log
-        self._feed = feed
+        self._promise = promise
+        self._presence = presence
         self._settings = settings
         self._clock = clock
 
     async def create(
-        self, *, user_id: str, client_id: str, device_id: str, device_name: str
+        self,
+        *,
+        user_id: str,
+        client_id: str,
+        device_id: str,
+        device_name: str,
+        address: str = "",
     ) -> Grant:
-        """Log a customer in on a device."""
+        """Log a customer in on a device; beyond `devices_max` the oldest session ends.
+
+        Args:
+            address: of the peer, "" when it is not known.
+        """
         now_ms = self._clock()
         session_id = new_id("ses_", now_ms)
         async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(store.LOCK_USER, user_id)
             await connection.execute(
                 store.ADD_SESSION,
                 session_id,
@@ -100,50 +128,101 @@ class Sessions:
                 device_id,
                 device_name,
                 moment(now_ms),
+                address or None,
+                LEVEL_OTP,
             )
-            token = await self._add_token(connection, session_id, device_id, now_ms)
-        return Grant(session_id, user_id, client_id, device_id, token)
+            token = await self._add_token(connection, session_id, device_id, now_ms, now_ms)
+            oldest = await connection.fetch(
+                store.OLDEST_SESSIONS, user_id, self._settings.devices_max
+            )
+            ended = await self._end(connection, [row["id"] for row in oldest], now_ms)
+        self._presence.note(Sight(user_id, session_id, now_ms, address, device_id, LEVEL_OTP))
+        await self._promise.tell(ended)
+        return self._grant(
+            session_id, user_id, client_id, device_id, token, granted_ms=now_ms, created_ms=now_ms
+        )
+
+    def _grant(
+        self,
+        session_id: str,
+        user_id: str,
+        client_id: str,
+        device_id: str,
+        token: str,
+        *,
+        granted_ms: int,
+        created_ms: int,
+    ) -> Grant:
+        ends_at_s = created_ms // 1_000 + self._settings.session_lifetime_s
+        granted_at_s = granted_ms // 1_000
+        return Grant(session_id, user_id, client_id, device_id, token, granted_at_s, ends_at_s)
 
     async def _add_token(
-        self, connection: Any, session_id: str, device_id: str, now_ms: int
+        self, connection: Any, session_id: str, device_id: str, now_ms: int, created_ms: int
     ) -> str:
         token = _new_token()
-        expires_at = moment(now_ms + self._settings.refresh_token_ttl_s * 1_000)
+        # Unused it ends early, and used for ever it ends with its session.
+        expires_ms = min(
+            now_ms + self._settings.refresh_token_ttl_s * 1_000,
+            created_ms + self._settings.session_lifetime_s * 1_000,
+        )
         await connection.execute(
-            store.ADD_REFRESH, _hash(token), session_id, device_id, expires_at, moment(now_ms)
+            store.ADD_REFRESH,
+            _hash(token),
+            session_id,
+            device_id,
+            moment(expires_ms),
+            moment(now_ms),
         )
         return token
 
     async def refresh(
-        self, token: str, *, device_id: str | None = None, client_id: str | None = None
+        self,
+        token: str,
+        *,
+        device_id: str | None = None,
+        client_id: str | None = None,
+        patience_s: float | None = None,
     ) -> Grant:
         """Use a refresh token and return its successor.
 
         Args:
             device_id, client_id: when given, they must be the session's.
+            patience_s: how long it may take to make sure that a session it ended is.
 
         Raises:
-            Problem: `invalid-grant`; the session may have been ended by it.
+            Problem: `invalid-grant`; the session may have been ended by it. `unavailable`: it was
+                ended, and that is not certain everywhere yet.
         """
         token_hash = _hash(token)
-        now_ms = self._clock()
+        stolen: list[Entry] = []
+        successor = ""
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(store.LOCK_REFRESH, token_hash)
-            if row is None or not self._refresh_is_alive(row, client_id, now_ms):
-                raise _invalid_grant()
-            is_stolen = self._refresh_is_stolen(row, device_id, now_ms)
-            if is_stolen:
-                await self._end(connection, [row["session_id"]], now_ms)
-                successor = ""
-            elif row["used_at"] is None:
-                successor = await self._refresh_rotate(connection, row, token_hash, now_ms)
-            else:
-                successor = self._vault.open(row["successor"], bound_to=_binding(token_hash))
-        if is_stolen:
-            await self._feed.catch_up()
+            # From here on nobody else can end the session before this commits.
+            now_ms = self._clock()
+            has_ended = row is not None and row["ended_at"] is not None
+            is_alive = row is not None and self._refresh_is_alive(row, client_id, now_ms)
+            if row is not None and is_alive:
+                if self._refresh_is_stolen(row, device_id, now_ms):
+                    stolen = await self._end(connection, [row["session_id"]], now_ms)
+                elif row["used_at"] is None:
+                    successor = await self._refresh_rotate(connection, row, token_hash, now_ms)
+                else:
+                    successor = self._vault.open(row["successor"], bound_to=_binding(token_hash))
+        if has_ended:
+            await self._promise.keep_all(patience_s)
+        await self._promise.keep(stolen, patience_s)
+        if row is None or not successor:
             raise _invalid_grant()
-        return Grant(
-            row["session_id"], row["user_id"], row["client_id"], row["device_id"], successor
+        return self._grant(
+            row["session_id"],
+            row["user_id"],
+            row["client_id"],
+            row["device_id"],
+            successor,
+            granted_ms=now_ms,
+            created_ms=millis(row["created_at"]),
         )
 
     def _refresh_is_alive(self, row: asyncpg.Record, client_id: str | None, now_ms: int) -> bool:
@@ -162,55 +241,108 @@ class Sessions:
         self, connection: Any, row: asyncpg.Record, token_hash: bytes, now_ms: int
     ) -> str:
         session_id = row["session_id"]
-        successor = await self._add_token(connection, session_id, row["device_id"], now_ms)
+        successor = await self._add_token(
+            connection, session_id, row["device_id"], now_ms, millis(row["created_at"])
+        )
         sealed = self._vault.seal(successor, bound_to=_binding(token_hash))
         await connection.execute(store.USE_REFRESH, token_hash, moment(now_ms), sealed)
         await connection.execute(store.PRUNE_REFRESH, session_id, moment(now_ms))
         return successor
 
     async def page(self, user_id: str, *, before: str | None, limit: int) -> list[Session]:
-        """Return up to `limit` sessions of a customer that are alive, the latest login first."""
+        """Return up to `limit` sessions of a customer that are alive, the latest login first.
+
+        Which they are is the database's word; when and where each was seen is Redis's, as far as
+        it knows. What it has lost is written to it again.
+        """
         rows = await self._pool.fetch(
             store.LIST_SESSIONS, user_id, before, moment(self._clock()), limit
         )
-        return [
-            Session(
-                row["id"],
-                row["client_id"],
-                row["device_id"],
-                row["device_name"],
-                millis(row["created_at"]),
-                millis(row["last_used_at"]),
+        seen = await self._presence.of(user_id, [row["id"] for row in rows])
+        sessions = []
+        for row in rows:
+            used_at_ms = millis(row["last_used_at"])
+            sight = seen.get(row["id"])
+            if sight is None:
+                address = row["address"] or ""
+                sight = Sight(
+                    user_id, row["id"], used_at_ms, address, row["device_id"], row["level"]
+                )
+                self._presence.note(sight)
+            sessions.append(
+                Session(
+                    id=row["id"],
+                    client_id=row["client_id"],
+                    device_id=row["device_id"],
+                    device_name=row["device_name"],
+                    created_at_ms=millis(row["created_at"]),
+                    last_used_at_ms=used_at_ms,
+                    last_seen_at_ms=max(sight.seen_at_ms, used_at_ms),
+                    address=sight.address or row["address"],
+                    level=row["level"],
+                )
             )
-            for row in rows
-        ]
+        return sessions
 
-    async def end(self, session_id: str, *, user_id: str) -> bool:
+    async def end(self, session_id: str, *, user_id: str, patience_s: float | None = None) -> bool:
         """End a customer's session; ending it again changes nothing.
 
         Returns:
             False when the customer has no such session.
+
+        Raises:
+            Problem: `unavailable`: it has ended, and that is not certain everywhere yet.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetchval(store.GET_OWN_SESSION, session_id, user_id) is None:
                 return False
-            await self._end(connection, [session_id], self._clock())
-        await self._feed.catch_up()
+            ended = await self._end(connection, [session_id], self._clock())
+        await self._keep(ended, patience_s)
         return True
 
-    async def end_others(self, *, user_id: str, session_id: str) -> int:
+    async def end_others(
+        self, *, user_id: str, session_id: str, patience_s: float | None = None
+    ) -> int:
         """End every session of a customer but one, and return how many were ended."""
         async with self._pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, session_id)
             ended = await self._end(connection, [row["id"] for row in rows], self._clock())
-        await self._feed.catch_up()
-        return ended
+        await self._keep(ended, patience_s)
+        return len(ended)
 
-    async def _end(self, connection: Any, session_ids: list[str], now_ms: int) -> int:
+    async def _keep(self, ended: list[Entry], patience_s: float | None) -> None:
+        if ended:
+            await self._promise.keep(ended, patience_s)
+        else:
+            # Somebody else's end of it may not be certain yet.
+            await self._promise.keep_all(patience_s)
+
+    async def end_of_user(self, connection: Any, user_id: str) -> list[Entry]:
+        """End every session of a customer, in the connection's open transaction."""
+        rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, "")
+        return await self._end(connection, [row["id"] for row in rows], self._clock())
+
+    async def end_one(self, connection: Any, session_id: str) -> list[Entry]:
+        """End a session, whoever's it is, in the connection's open transaction."""
+        return await self._end(connection, [session_id], self._clock())
+
+    async def end_of_client(self, connection: Any, client_id: str) -> None:
+        """End every session of a client, in the connection's open transaction.
+
+        Their tokens are refused by the client's own revocation, which the caller adds.
+        """
+        rows = await connection.fetch(store.LOCK_SESSIONS_OF_CLIENT, client_id)
+        await connection.fetch(
+            store.END_SESSIONS, [row["id"] for row in rows], moment(self._clock())
+        )
+
+    async def _end(self, connection: Any, session_ids: list[str], now_ms: int) -> list[Entry]:
+        await connection.fetch(store.LOCK_SESSIONS, session_ids)
         rows = await connection.fetch(store.END_SESSIONS, session_ids, moment(now_ms))
+        entries = [await self._log.revoke(connection, kind="sid", value=row["id"]) for row in rows]
         for row in rows:
-            await self._log.revoke(connection, kind="sid", value=row["id"])
-        return len(rows)
+            self._presence.note_end(row["user_id"], [row["id"]])
+        return entries
 
     async def alive(self, token: str) -> Grant | None:
         """Return the session of a refresh token that would be accepted, or None; uses nothing."""

@@ -3,8 +3,15 @@
 from datetime import UTC, datetime
 
 ADD_SESSION = """
-INSERT INTO sessions (id, user_id, client_id, device_id, device_name, created_at)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO sessions
+    (id, user_id, client_id, device_id, device_name, created_at, address, level)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+# Logins of one customer are counted one after another.
+LOCK_USER = "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE"
+# Those beyond the newest, the one just added among them.
+OLDEST_SESSIONS = """
+SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL ORDER BY id DESC OFFSET $2
 """
 ADD_REFRESH = """
 INSERT INTO refresh_tokens (token_hash, session_id, device_id, expires_at, created_at)
@@ -13,7 +20,7 @@ VALUES ($1, $2, $3, $4, $5)
 # Two uses of one token meet here: the second waits and then sees what the first did.
 LOCK_REFRESH = """
 SELECT r.device_id, r.successor, r.used_at, r.expires_at,
-       s.id AS session_id, s.user_id, s.client_id, s.ended_at
+       s.id AS session_id, s.user_id, s.client_id, s.created_at, s.ended_at
 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
 WHERE r.token_hash = $1 FOR UPDATE OF s, r
 """
@@ -33,7 +40,7 @@ GET_BEARER = """
 SELECT u.tier, c.channel, c.scopes FROM users u, clients c WHERE u.id = $1 AND c.id = $2
 """
 LIST_SESSIONS = """
-SELECT s.id, s.client_id, s.device_id, s.device_name, s.created_at,
+SELECT s.id, s.client_id, s.device_id, s.device_name, s.created_at, s.address, s.level,
        (SELECT max(r.created_at) FROM refresh_tokens r WHERE r.session_id = s.id) AS last_used_at
 FROM sessions s
 WHERE s.user_id = $1 AND s.ended_at IS NULL AND ($2::text IS NULL OR s.id < $2)
@@ -47,8 +54,15 @@ LOCK_OTHER_SESSIONS = """
 SELECT id FROM sessions WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL
 ORDER BY id FOR UPDATE
 """
+LOCK_SESSIONS = """
+SELECT id FROM sessions WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
+"""
+LOCK_SESSIONS_OF_CLIENT = """
+SELECT id FROM sessions WHERE client_id = $1 AND ended_at IS NULL ORDER BY id FOR UPDATE
+"""
 END_SESSIONS = """
-UPDATE sessions SET ended_at = $2 WHERE id = ANY($1::text[]) AND ended_at IS NULL RETURNING id
+UPDATE sessions SET ended_at = $2 WHERE id = ANY($1::text[]) AND ended_at IS NULL
+RETURNING id, user_id
 """
 
 

@@ -48,6 +48,7 @@ class Tokens:
         channel: str,
         device: str = "",
         ttl_s: int | None = None,
+        issued_at_s: int | None = None,
     ) -> str:
         """Return a signed token.
 
@@ -59,12 +60,14 @@ class Tokens:
             channel: `mobile`, `api` or `console`.
             device: the session's device; "" without a session.
             ttl_s: seconds it lives, 1 to `ACCESS_TOKEN_TTL_S_MAX`; the setting's by default.
+            issued_at_s: Unix seconds at which it was granted; now by default. A revocation of
+                everything issued before a moment goes by it.
         """
         lives_s = self._settings.access_token_ttl_s if ttl_s is None else ttl_s
         if not 1 <= lives_s <= ACCESS_TOKEN_TTL_S_MAX:
             raise ValueError(f"a token lives 1 to {ACCESS_TOKEN_TTL_S_MAX} s")
         kid, key = self._keys.current
-        now_s = self._clock() // 1_000
+        now_s = self._clock() // 1_000 if issued_at_s is None else issued_at_s
         claims: dict[str, str | int] = {
             "iss": self._settings.issuer,
             "aud": self._settings.audience,

@@ -97,6 +97,8 @@ OPERATIONS = {
     "POST /v1/sessions/revoke-others",
     "GET /v1/payments/{id}/trace",
     "POST /v1/payments/{id}/confirm",
+    "GET /admin/v1/revocations/{seq}",
+    "POST /admin/v1/revocations",
     "GET /admin/v1/reviews",
     "GET /admin/v1/reviews/{id}",
     "POST /admin/v1/reviews/{id}/proposals",

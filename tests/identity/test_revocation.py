@@ -25,7 +25,7 @@ def _is_accepted(worker: Worker, token: str) -> bool:
 
 async def _revoke(worker: Worker, kind: Kind, value: str) -> int:
     async with worker.pool.acquire() as connection, connection.transaction():
-        return await worker.revocations.revoke(connection, kind=kind, value=value)
+        return (await worker.revocations.revoke(connection, kind=kind, value=value)).seq
 
 
 async def test_numbers_have_no_gaps(worker: Worker) -> None:

@@ -12,7 +12,6 @@ from typing import Any, cast
 import aiohttp
 import asyncpg
 import msgspec
-import redis.asyncio
 from aiohttp import web
 
 from connectors.spi import CardCheck, CardData, CardLink, Connector, Outcome
@@ -25,24 +24,35 @@ from gateway.core import Core
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
+from gateway.identity.followers import Followers
+from gateway.identity.gate import Gate
 from gateway.identity.keys import SigningKeys
 from gateway.identity.messenger import RedisMessenger
 from gateway.identity.model import GRANT_OTP
+from gateway.identity.peers import PeerFront
+from gateway.identity.presence import Presence
+from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.revocation_routes import OperatorRevocations
+from gateway.identity.revocation_routes import routes as revocation_routes
 from gateway.identity.routes import routes as identity_routes
 from gateway.identity.service import IdentityService
 from gateway.identity.sessions import Sessions
+from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.routes import RouteTable
-from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
+from gateway.kernel.redis import BoundedRedis, open_redis
 from tests.cores import rules_of
 
 START_MS = 1_795_000_000_000
 VAULT_KEY = b"v" * 32
+# Shorter than the product's, so that a worker that is gone is waited for briefly.
+AGE_S_MAX = 2.0
 CODE = re.compile(r"[2-9A-HJKMNP-Z]{6}\Z")
 
 
@@ -109,7 +119,7 @@ class Worker:
     http: aiohttp.ClientSession
     clock: Hand
     pool: asyncpg.Pool
-    redis: redis.asyncio.Redis
+    redis: BoundedRedis
     core: Core
     vault: Vault
     keys: SigningKeys
@@ -118,6 +128,10 @@ class Worker:
     sessions: Sessions
     revocations: RevocationLog
     feed: RevocationFeed
+    followers: Followers
+    promise: Promise
+    presence: Presence
+    metrics: Metrics
     messenger: RedisMessenger
     issuers: dict[str, Issuer]
     cards: CardService
@@ -201,17 +215,22 @@ async def running_worker(
     kept_days: int = 180,
     poll_s: float = 0.05,
     vault_key: bytes = VAULT_KEY,
+    **changes: Any,
 ) -> AsyncIterator[Worker]:
-    """Run a worker with the product's settings over a migrated database."""
+    """Run a worker with the product's settings over a migrated database.
+
+    Args:
+        changes: settings of identity that are other than the product's.
+    """
     settings = settings_module.load({})
     limits = msgspec.structs.replace(
         settings.cards, per_user_max=per_user_max, deleted_number_kept_days=kept_days
     )
-    identity = settings.identity
+    identity = msgspec.structs.replace(settings.identity, **changes)
     async with AsyncExitStack() as stack:
         pool = await pools.create(database_url, size_max=8, command_timeout_s=10.0)
         stack.push_async_callback(pool.close)
-        client = redis.asyncio.Redis.from_url(redis_url)
+        client = open_redis(redis_url, timeout_s=1.0)
         stack.push_async_callback(client.aclose)
         core = Core(
             rules=rules_of(settings),
@@ -238,9 +257,29 @@ async def running_worker(
             redis=client, messenger=messenger, codes=codes, settings=identity, clock=clock
         )
         revocations = RevocationLog(clock=clock)
-        feed = RevocationFeed(pool=pool, core=core, clock=clock, poll_s=poll_s)
+        followers = Followers(pool=pool, feed_age_s_max=AGE_S_MAX)
+        feed = RevocationFeed(
+            pool=pool,
+            core=core,
+            clock=clock,
+            also_read=(followers.watch,),
+            age_s_max=AGE_S_MAX,
+            poll_s=poll_s,
+        )
+        metrics = Metrics()
+        stream = RevocationStream(redis=client, url=redis_url, feed=feed, metrics=metrics)
+        promise = Promise(pool=pool, feed=feed, followers=followers, stream=stream)
+        presence = Presence(
+            redis=client, core=core, metrics=metrics, kept_s=identity.refresh_token_ttl_s
+        )
         sessions = Sessions(
-            pool=pool, vault=vault, log=revocations, feed=feed, settings=identity, clock=clock
+            pool=pool,
+            vault=vault,
+            log=revocations,
+            promise=promise,
+            presence=presence,
+            settings=identity,
+            clock=clock,
         )
         service = IdentityService(
             pool=pool,
@@ -255,6 +294,7 @@ async def running_worker(
             sessions=sessions,
             revocations=revocations,
             feed=feed,
+            promise=promise,
         )
         issuers = {scheme: Issuer() for scheme in ("visa", "humo", "uzcard")}
         cards = CardService(
@@ -272,12 +312,26 @@ async def running_worker(
         )
         stack.push_async_callback(service.close)
         await service.start()
+        stack.push_async_callback(followers.close)
+        stream.start()
+        stack.push_async_callback(stream.close)
+        presence.start()
+        stack.push_async_callback(presence.close)
         cursors = Cursors(b"k" * 32)
-        table = RouteTable(
-            identity_routes(identity=service, cursors=cursors)
-            + card_routes(cards=cards, cursors=cursors)
+        operators = OperatorRevocations(
+            pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
         )
-        front = HttpFront(table, core, clock, Metrics(), body_bytes_max=65_536, in_flight_max=1_000)
+        gate = Gate(feed=feed, core=core, presence=presence)
+        table = RouteTable(
+            gate.guard(
+                [
+                    *identity_routes(identity=service, cursors=cursors),
+                    *revocation_routes(operators),
+                    *card_routes(cards=cards, cursors=cursors),
+                ]
+            )
+        )
+        front = PeerFront(table, core, clock, metrics, body_bytes_max=65_536, in_flight_max=1_000)
         runner = web.ServerRunner(make_server(front))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -299,6 +353,10 @@ async def running_worker(
             sessions=sessions,
             revocations=revocations,
             feed=feed,
+            followers=followers,
+            promise=promise,
+            presence=presence,
+            metrics=metrics,
             messenger=messenger,
             issuers=issuers,
             cards=cards,

@@ -1,0 +1,173 @@
+"""Where and when a session was last seen: its live state, in Redis.
+
+Noting costs a request one entry in a dictionary; a flush in the background writes what was noted
+in one pipeline. Whatever is lost with Redis is written again from the session's row or at its next
+request. Never decide by it whether a token or a session is good.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from gateway.core import Core, Refusal
+from gateway.kernel.errors import Unavailable
+from gateway.kernel.http.messages import Request
+from gateway.kernel.metrics import Metrics
+from gateway.kernel.redis import BoundedRedis
+
+log = structlog.get_logger("identity")
+
+FLUSH_S = 1.0
+# Sessions noted between two flushes; what is over it is noted at its next request.
+NOTED_MAX = 20_000
+_PIPELINE_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A session as it was last seen.
+
+    Args:
+        seen_at_ms: Unix milliseconds.
+        address: of the peer; "" when it is not known.
+    """
+
+    user_id: str
+    session_id: str
+    seen_at_ms: int
+    address: str
+    device_id: str = ""
+    level: str = ""
+
+
+class Presence:
+    """Notes requests of sessions, and tells when and from where each was seen last.
+
+    Args:
+        kept_s: how long the state of a session is kept that is not seen any more.
+    """
+
+    def __init__(self, *, redis: BoundedRedis, core: Core, metrics: Metrics, kept_s: int) -> None:
+        self._redis = redis
+        self._core = core
+        self._metrics = metrics
+        self._kept_ms = kept_s * 1_000
+        # By session; and, of requests that nobody but the core has authorized, by their header.
+        self._sights: dict[str, Sight] = {}
+        self._headers: dict[bytes, tuple[int, str]] = {}
+        self._ended: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to flush; returns at once."""
+        self._task = asyncio.create_task(self._run(), name="session-presence")
+
+    async def close(self) -> None:
+        """Write what was noted, and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._flush_noting()
+
+    def note_request(self, request: Request, address: str) -> None:
+        """Note that a request came; whether it was accepted is looked at when it is flushed."""
+        claims = request.claims
+        if claims is not None:
+            if claims.sid:
+                self.note(Sight(claims.sub, claims.sid, request.received_at_ms, address))
+        elif len(self._headers) < NOTED_MAX:
+            for name, value in request.raw_headers:
+                if len(name) == 13 and name.lower() == b"authorization":
+                    self._headers[value] = (request.received_at_ms, address)
+                    return
+
+    def note(self, sight: Sight) -> None:
+        """Note a session's state, to be written soon."""
+        if len(self._sights) < NOTED_MAX or sight.session_id in self._sights:
+            self._sights[sight.session_id] = sight
+
+    def note_end(self, user_id: str, session_ids: Sequence[str]) -> None:
+        """Note that sessions have ended, so that their state goes."""
+        for session_id in session_ids:
+            self._sights.pop(session_id, None)
+            self._ended[session_id] = user_id
+
+    async def of(self, user_id: str, session_ids: Sequence[str]) -> dict[str, Sight]:
+        """Return the last sights of a customer's sessions, by id; some or all may be unknown.
+
+        Raises nothing: without Redis there are those noted here, or none.
+        """
+        found = {one: self._sights[one] for one in session_ids if one in self._sights}
+        asked = [one for one in session_ids if one not in found]
+        if not asked:
+            return found
+        pipeline = self._redis.pipeline(transaction=False)
+        for session_id in asked:
+            pipeline.hmget(_key(user_id, session_id), "seen_at_ms", "address")
+        try:
+            rows = await pipeline.execute()
+        except (Unavailable, RedisError):
+            return found
+        for session_id, (seen_at_ms, address) in zip(asked, rows, strict=True):
+            if seen_at_ms is not None:
+                where = (address or b"").decode()
+                found[session_id] = Sight(user_id, session_id, int(seen_at_ms), where)
+        return found
+
+    async def flush(self) -> None:
+        """Write everything noted. Raises Unavailable; what was noted is then kept."""
+        self._read_headers()
+        while self._ended:
+            some = dict(list(self._ended.items())[:_PIPELINE_MAX])
+            pipeline = self._redis.pipeline(transaction=False)
+            for session_id, user_id in some.items():
+                pipeline.delete(_key(user_id, session_id))
+            await pipeline.execute()
+            for session_id in some:
+                self._ended.pop(session_id, None)
+        while self._sights:
+            some_sights = list(self._sights.values())[:_PIPELINE_MAX]
+            pipeline = self._redis.pipeline(transaction=False)
+            for sight in some_sights:
+                key = _key(sight.user_id, sight.session_id)
+                pipeline.hset(key, mapping=_fields(sight))
+                pipeline.pexpire(key, self._kept_ms)
+            await pipeline.execute()
+            for sight in some_sights:
+                # What was noted meanwhile is later, and stays.
+                if self._sights.get(sight.session_id) is sight:
+                    del self._sights[sight.session_id]
+
+    def _read_headers(self) -> None:
+        """Learn whose the noted requests were; those that the core refuses were nobody's."""
+        headers, self._headers = self._headers, {}
+        for value, (seen_at_ms, address) in headers.items():
+            claims = self._core.authorize([(b"authorization", value)], "", seen_at_ms)
+            if not isinstance(claims, Refusal) and claims.sid:
+                self.note(Sight(claims.sub, claims.sid, seen_at_ms, address))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self._flush_noting()
+
+    async def _flush_noting(self) -> None:
+        try:
+            await self.flush()
+        except (Unavailable, RedisError):
+            self._metrics.count("session_presence", "unwritten")
+
+
+def _key(user_id: str, session_id: str) -> str:
+    # The tag keeps a customer's sessions together in a cluster.
+    return f"session:{{{user_id}}}:{session_id}"
+
+
+def _fields(sight: Sight) -> dict[Any, Any]:
+    fields: dict[Any, Any] = {"seen_at_ms": sight.seen_at_ms}
+    known = {"address": sight.address, "device_id": sight.device_id, "level": sight.level}
+    return fields | {name: value for name, value in known.items() if value}

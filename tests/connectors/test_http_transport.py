@@ -129,6 +129,7 @@ async def test_silence_is_unknown() -> None:
     assert raised.code == "timeout"
 
 
+@pytest.mark.fault(rows=[26, 27], what="answers that cannot be used")
 @pytest.mark.parametrize(
     ("answer", "code"),
     [

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +100,7 @@ async def at_most(count: int, *waiting: Awaitable[Any]) -> None:
     await asyncio.gather(*(one(awaitable) for awaitable in waiting))
 
 
+@pytest.mark.fault(rows=[5, 6, 7, 8, 10, 11], what="kill -9 at each step")
 async def test_killed_at_every_step(sandbox: House, clients: Clients, seed: int) -> None:
     """Rows 5 to 11: the key finds its one payment, which ends as the processor has it."""
 
@@ -115,6 +118,7 @@ async def test_killed_at_every_step(sandbox: House, clients: Clients, seed: int)
     await at_most(2, *(one_step(number, step) for number, step in enumerate(STEPS)))
 
 
+@pytest.mark.fault(rows=[37], what="lost before, in and after commits")
 async def test_connection_lost_around_commits(sandbox: House, clients: Clients, seed: int) -> None:
     """Row 37: whether a commit was made is looked up, and nothing is taken for failed."""
     points = ("after_intent_commit", "before_fact_commit", "after_fact_commit")
@@ -174,6 +178,7 @@ async def test_killed_amid_an_action(sandbox: House, clients: Clients, seed: int
     await at_most(2, *(one_step(number, *step) for number, step in enumerate(ACTION_STEPS)))
 
 
+@pytest.mark.fault(rows=[12], what="kill -9 amid a reversal")
 async def test_killed_amid_a_reversal(sandbox: House, clients: Clients, seed: int) -> None:
     """Row 12: the first leg of a transfer is given back once, whenever its worker died."""
     ones = []
@@ -190,6 +195,7 @@ async def test_killed_amid_a_reversal(sandbox: House, clients: Clients, seed: in
         assert payment["status"] == "failed", f"seed {seed}: {payment}"
 
 
+@pytest.mark.fault(rows=[12], what="kill -9 of two that recover")
 async def test_recovery_killed_again_and_again(sandbox: House, clients: Clients, seed: int) -> None:
     """Row 12: whoever takes up what is in doubt dies of it, twice; the third settles it."""
     scheme = SCHEMES[seed % len(SCHEMES)]
@@ -211,6 +217,7 @@ async def test_recovery_killed_again_and_again(sandbox: House, clients: Clients,
     assert payment["status"] in FOUND[scheme], f"seed {seed}, {scheme}: {payment}"
 
 
+@pytest.mark.fault(rows=[1, 2], what="half a request; a whole one without its client")
 async def test_a_client_who_leaves(sandbox: House, clients: Clients, seed: int) -> None:
     """Rows 1 and 2: half a request is nothing; a whole one goes on without its client."""
     user = seed % 50
@@ -246,6 +253,34 @@ async def test_a_client_who_leaves(sandbox: House, clients: Clients, seed: int) 
         reply = await ask_through(sandbox, left)
     assert reply.status == 201, reply.raw
     assert await payments_count(sandbox) == before + 2, "one payment a key"
+
+
+@pytest.mark.fault(rows=[64], what="a worker stopped past its deadline, while a processor answers")
+async def test_a_worker_held_up_while_it_waits(sandbox: House, clients: Clients, seed: int) -> None:
+    """Row 64: an answer that waited in the socket past the deadline is one payment all the same."""
+    for number, scheme in enumerate(SCHEMES):
+        user = (seed + number) % 50
+        one = clients.want(user, sandbox.purchase(user, scheme, fresh_amount()))
+        before = await payments_count(sandbox)
+        async with (
+            worker_beside(sandbox) as beside,
+            sandbox.fault(scheme, kind="delay", seconds=0.4, count=1),
+        ):
+            asking = asyncio.create_task(ask(beside.door, one))
+
+            async def is_opened(before: int = before) -> bool:
+                return await payments_count(sandbox) == before + 1
+
+            await until(is_opened, within_s=10)
+            os.kill(beside.process.pid, signal.SIGSTOP)
+            # Longer than the deadline of 0.7 s, shorter than the lease.
+            await asyncio.sleep(1.2)
+            os.kill(beside.process.pid, signal.SIGCONT)
+            reply = await asking
+            assert reply is not None, "the worker lives"
+            assert reply.status in (201, 202), f"seed {seed}, {scheme}: {reply.raw!r}"
+            payment = await sandbox.settled(user, reply.body["id"])
+            assert payment["status"] in FOUND[scheme] | {"succeeded"}, payment
 
 
 def body_scheme(seed: int) -> str:

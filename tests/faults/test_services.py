@@ -28,6 +28,7 @@ async def grounded() -> AsyncIterator[House]:
             yield house
 
 
+@pytest.mark.fault(rows=[36, 42], what="killed under payments")
 @pytest.mark.parametrize(
     ("service", "number"),
     [

@@ -120,6 +120,7 @@ async def in_doubt(house: House, user: int, scheme: str, amount: int) -> dict[st
     return payment
 
 
+@pytest.mark.fault(rows=[32], what="told before anybody asks")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_a_callback_ends_doubt_before_anybody_asks(doubtful: House, scheme: str) -> None:
     """What the processor did is known as soon as it says so, and is charged once."""
@@ -164,6 +165,7 @@ async def used(house: House, user: int, scheme: str) -> int:
     return int(day["used_amount"])
 
 
+@pytest.mark.fault(rows=[30], what="copies at once")
 async def test_many_copies_at_once_are_applied_once(doubtful: House) -> None:
     """A sender that repeats itself is answered 2xx each time."""
     payment = await in_doubt(doubtful, 3, "uzcard", 3_456_700)
@@ -226,6 +228,7 @@ async def test_what_agrees_with_a_fact_is_no_news(house: House) -> None:
     assert await conflicts(house, payment) == []
 
 
+@pytest.mark.fault(rows=[31], what="told the opposite afterwards")
 @pytest.mark.parametrize(
     "change",
     [
@@ -254,6 +257,7 @@ async def test_what_contradicts_a_fact_is_kept_for_an_operator(
     assert row["state"] in ("conflict", "ignored")
 
 
+@pytest.mark.fault(rows=[33], what="about nothing of ours")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_what_is_about_nothing_of_ours_is_parked(house: House, scheme: str) -> None:
     payments = await count(house, "payments")
@@ -297,6 +301,7 @@ BAD_HEADERS: list[tuple[int, dict[str, str | None], int, str]] = [
 ]
 
 
+@pytest.mark.fault(rows=[34], what="forged")
 @pytest.mark.parametrize(("row", "change", "status", "slug"), BAD_HEADERS)
 async def test_a_callback_without_a_true_signature_is_refused(
     house: House, row: int, change: dict[str, str | None], status: int, slug: str
@@ -311,6 +316,7 @@ async def test_a_callback_without_a_true_signature_is_refused(
     assert await count(house, "callbacks") == before, f"row {row}: it was stored"
 
 
+@pytest.mark.fault(rows=[34], what="old")
 @pytest.mark.parametrize("age_s", [301 + 5, -301 - 5, 86_400])
 async def test_an_old_signature_is_refused(house: House, age_s: int) -> None:
     """Row 84: what was true five minutes ago may be a replay."""

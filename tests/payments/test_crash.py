@@ -183,6 +183,7 @@ async def assert_ledgers_agree(house: House, payments_by_id: dict[str, Any]) -> 
     assert not rows, "nothing contradicts"
 
 
+@pytest.mark.fault(rows=[9], what="every worker killed while processors answer")
 @pytest.mark.parametrize("times", [1, 3])
 async def test_workers_killed_in_the_middle(fragile: House, times: int) -> None:
     """kill -9 of both workers amid payments, once and again and again."""
@@ -204,6 +205,7 @@ async def test_workers_killed_in_the_middle(fragile: House, times: int) -> None:
     await assert_all_is_well(fragile, payments)
 
 
+@pytest.mark.fault(rows=[9], what="one worker of two killed")
 async def test_one_worker_killed_is_covered_by_the_other(fragile: House) -> None:
     """kill -9 of one of two: the other goes on, and takes up what the dead one left."""
     payments = [wanted(fragile, number) for number in range(PAYMENTS)]

@@ -81,6 +81,7 @@ async def test_a_key_answers_the_same_bytes(house: House, scheme: str) -> None:
     assert len(sent) == 1, sent
 
 
+@pytest.mark.fault(rows=[4], what="another body under a key")
 async def test_a_key_is_for_one_request(house: House) -> None:
     """Another body under the key is refused, and the first answer stays."""
     key = new_key()
@@ -95,6 +96,7 @@ async def test_a_key_is_for_one_request(house: House) -> None:
     assert_same(first, await house.pay(20, body, key=key))
 
 
+@pytest.mark.fault(rows=[3], what="64 copies")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_64_copies_at_once_are_one_payment(house: House, scheme: str) -> None:
     """One is sent; the others wait, or are told the same bytes, then and for ever after."""

@@ -110,6 +110,7 @@ async def test_exactly_the_allowed_amount_passes(small: House, scheme: str) -> N
     assert over.code == "limit-exceeded", over.raw
 
 
+@pytest.mark.fault(rows=[52], what="payments raced for the last headroom")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_headroom_for_one_lets_one_pass(small: House, scheme: str) -> None:
     """100 payments at once against headroom for one: exactly one."""

@@ -220,6 +220,9 @@ def _quiet(house: House, cases: list[Case]) -> Any:
     return quiet
 
 
+@pytest.mark.fault(
+    rows=[16, 17, 25, 26], what="answers lost, late, garbled, of another amount"
+)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_doubt_ends_as_the_processor_has_it(doubtful: House, fault: str) -> None:
     """Every kind of message of every scheme meets the fault once."""
@@ -230,6 +233,7 @@ async def test_doubt_ends_as_the_processor_has_it(doubtful: House, fault: str) -
     await in_doubt(doubtful, fault, cases, 0)
 
 
+@pytest.mark.fault(rows=[16, 17, 26], what="each later message of a payment")
 @pytest.mark.parametrize("fault", ["drop_reply_after_commit", "garbage", "delay"])
 async def test_doubt_about_a_later_message(doubtful: House, fault: str) -> None:
     """HUMO's confirmation, and the second leg over VISA, whose first leg is then given back."""
@@ -246,6 +250,7 @@ async def test_what_is_half_done_is_undone(doubtful: House) -> None:
     await in_doubt(doubtful, "drop_request", cases, 30)
 
 
+@pytest.mark.fault(rows=[22], what="an answer twice")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_an_answer_that_comes_twice_counts_once(doubtful: House, scheme: str) -> None:
     """A duplicate answer is no doubt: 201, and one entry."""
@@ -294,6 +299,7 @@ ACTION_METHODS = {
 PART = 400_007
 
 
+@pytest.mark.fault(rows=[16, 17], what="captures, cancels and refunds in doubt")
 @pytest.mark.parametrize("fault", ["drop_reply_after_commit", "garbage", "delay", "drop_request"])
 @pytest.mark.parametrize("kind", ["capture", "cancel", "refund", "refund-whole"])
 async def test_an_action_in_doubt_is_done_once(doubtful: House, kind: str, fault: str) -> None:

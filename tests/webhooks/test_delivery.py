@@ -72,6 +72,7 @@ REFUSALS: dict[str, tuple[Answer, int | None, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(rows=[58], what="refused, redirected, slow")
 async def test_what_is_not_taken_is_tried_again_and_given_up(house: House, shop: Shop) -> None:
     """Each by the schedule, under one id, at a new time; then failed, and seen to be."""
     async with AsyncExitStack() as stack:
@@ -128,6 +129,7 @@ async def test_nobody_listens(house: House, shop: Shop) -> None:
             assert (delivery["http_status"], delivery["error"]) == (204, None)
 
 
+@pytest.mark.fault(rows=[58], what="gone")
 async def test_gone_switches_the_endpoint_off(house: House, shop: Shop) -> None:
     """410: nothing more is sent, what waits has failed, and switching on starts anew."""
     async with receiving(status(410)) as receiver, shop.endpoint(receiver.url) as endpoint:

@@ -43,7 +43,7 @@ from gateway.identity.users import Users
 from gateway.kernel import audit
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db import pool as pools
-from gateway.kernel.http.admission import Door, DoorPolicy, Priority
+from gateway.kernel.http.admission import Door, DoorPolicy, Priority, patience_of
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.routes import Route, RouteTable
 from gateway.kernel.http.server import HttpFront, make_server
@@ -159,6 +159,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         settings.database.url,
         size_max=settings.database.pool_size_max,
         command_timeout_s=settings.database.command_timeout_s,
+        patience=patience_of(settings.database.acquire_timeout_ms / 1000),
     )
     stack.push_async_callback(pool.close)
     await pools.check_durable(pool)

@@ -45,6 +45,7 @@ class Admission(_Section, frozen=True):
 class Database(_Section, frozen=True):
     url: str
     pool_size_max: int
+    acquire_timeout_ms: float
     command_timeout_s: float
 
 

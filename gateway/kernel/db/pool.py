@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 
+from gateway.kernel.db.patience import Patience, PatientPool
 from gateway.settings import SettingsError
 
 ABORTED = "OQ001"
@@ -60,21 +61,21 @@ class _Primaries:
         self._timeline = timeline
 
 
-async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncpg.Pool:
+async def create(
+    url: str, *, size_max: int, command_timeout_s: float, patience: Patience | None = None
+) -> asyncpg.Pool:
     """Open a pool.
 
     Args:
         size_max: connections at most.
         command_timeout_s: after which a statement's outcome is unknown.
+        patience: how long a caller waits for a connection; without it, as long as it takes.
     """
-    return await asyncpg.create_pool(
-        url,
-        min_size=min(3, size_max),
-        max_size=size_max,
-        command_timeout=command_timeout_s,
-        init=_Primaries().check,
-        reset=_keep_as_it_is,
-        server_settings={
+    settings: dict[str, Any] = {
+        "command_timeout": command_timeout_s,
+        "init": _Primaries().check,
+        "reset": _keep_as_it_is,
+        "server_settings": {
             "application_name": "oqim",
             "timezone": "UTC",
             "jit": "off",
@@ -86,7 +87,10 @@ async def create(url: str, *, size_max: int, command_timeout_s: float) -> asyncp
             "enable_hashjoin": "off",
             "enable_mergejoin": "off",
         },
-    )
+    }
+    if patience is not None:
+        return await PatientPool(url, size_max=size_max, patience=patience, **settings)
+    return await asyncpg.create_pool(url, min_size=min(3, size_max), max_size=size_max, **settings)
 
 
 async def read_durable(connection: Any, statement: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -10,7 +10,7 @@ Decides by a few comparisons, never awaits, and knows neither routes nor what is
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ class Ticket:
         self._started = time.perf_counter()
 
     @property
-    def has_patience(self) -> bool:
+    def is_patient(self) -> bool:
         """Whether this request may wait long: it settles something, or something was sent."""
         return self._priority <= Priority.SETTLING or bool(self._outside or self._outside_s)
 
@@ -161,6 +161,21 @@ def outside() -> Iterator[None]:
         yield
     finally:
         ticket.come_back()
+
+
+def patience_of(request_s: float) -> Callable[[], float | None]:
+    """Return how long the current task may wait for something that all requests share.
+
+    Args:
+        request_s: for a request of which nothing was sent yet, and that settles nothing.
+    """
+
+    def patience_s() -> float | None:
+        ticket = CURRENT.get()
+        # A task that outlives the request it began for works for all.
+        return None if ticket is None or not ticket.is_open or ticket.is_patient else request_s
+
+    return patience_s
 
 
 class Door:

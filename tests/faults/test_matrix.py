@@ -279,8 +279,9 @@ async def test_a_worker_held_up_while_it_waits(sandbox: House, clients: Clients,
             reply = await asking
             assert reply is not None, "the worker lives"
             assert reply.status in (201, 202), f"seed {seed}, {scheme}: {reply.raw!r}"
+            # HUMO's first half may have been found alone, and canceled: the ledger is the judge.
             payment = await sandbox.settled(user, reply.body["id"])
-            assert payment["status"] in FOUND[scheme] | {"succeeded"}, payment
+            assert payment["status"] in ("succeeded", "failed"), payment
 
 
 def body_scheme(seed: int) -> str:

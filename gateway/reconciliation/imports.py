@@ -218,6 +218,8 @@ class _Run:
         await self._name()
         await self.execute(matching.ANALYZE)
         await self.execute(matching.MATCH)
+        for statement in matching.CROSS:
+            await self.execute(statement)
         await self.execute(matching.INDEX)
         await self.execute(matching.COPIES)
         for statement in matching.COPIES_OF_EARLIER:

@@ -128,9 +128,11 @@ _BY_RRN = """(
 _BY_ALTERNATIVE = """(
     SELECT side, alternative, min(ord) AS ord FROM ours WHERE alternative IS NOT NULL
     GROUP BY 1, 2 HAVING count(*) = 1)"""
+_OURS_OF = """ord = o.ord, subject = o.subject, o_amount = o.amount, o_commission = o.commission,
+    o_currency = o.currency, o_status = o.status, o_day = o.day, payment_id = o.payment_id"""
 MATCH = f"""
 INSERT INTO matched
-SELECT l.*, o.ord, o.subject, coalesce(o.side <> l.side, false),
+SELECT l.*, o.ord, o.subject, false,
     coalesce(o.subject, nullif(l.reference, ''), l.processor_reference), 0,
     o.amount, o.commission, o.currency, o.status, o.day, o.payment_id
 FROM report_lines l
@@ -138,12 +140,21 @@ LEFT JOIN ours r ON r.side = l.side AND r.reference = l.reference
 LEFT JOIN {_BY_ALTERNATIVE} x ON r.ord IS NULL AND x.side = l.side AND x.alternative = l.reference
 LEFT JOIN {_BY_RRN} n
     ON r.ord IS NULL AND x.ord IS NULL AND n.side = l.side AND n.rrn = l.processor_reference
-LEFT JOIN ours c ON coalesce(r.ord, x.ord, n.ord) IS NULL AND l.side = 'refund'
-    AND c.side = 'payment' AND c.reference = l.reference
-LEFT JOIN {_BY_RRN} d ON coalesce(r.ord, x.ord, n.ord, c.ord) IS NULL AND l.side = 'refund'
-    AND d.side = 'payment' AND d.rrn = l.processor_reference
-LEFT JOIN ours o ON o.ord = coalesce(r.ord, x.ord, n.ord, c.ord, d.ord)
+LEFT JOIN ours o ON o.ord = coalesce(r.ord, x.ord, n.ord)
 """
+# What they gave back, and stands here: held against the payment that the line names.
+CROSS = tuple(
+    f"""
+UPDATE matched m SET is_crossed = true, key = o.subject, {_OURS_OF}
+FROM ours o
+WHERE m.ord IS NULL AND m.side = 'refund' AND o.side = 'payment' AND o.{ours} = m.{theirs}
+"""
+    for ours, theirs in (
+        ("reference", "reference"),
+        ("alternative", "reference"),
+        ("rrn", "processor_reference"),
+    )
+)
 # The second line and every later one about the same.
 COPIES = """
 WITH several AS (

@@ -12,7 +12,7 @@ from gateway.kernel.clock import system_clock
 from gateway.kernel.db import pool as pools
 from gateway.payments import connectors as loading
 from gateway.reconciliation import store
-from gateway.reconciliation.days import business_day
+from gateway.reconciliation.days import can_be_reported
 from gateway.reconciliation.imports import Imports, Origin
 from gateway.reconciliation.service import reports_of
 from gateway.settings import Settings
@@ -54,8 +54,8 @@ async def import_file(
         ReconcileError: no such connector, or a file that cannot be read or used.
         SettingsError: the connector's settings are wrong.
     """
-    if day > business_day(system_clock()):
-        raise ReconcileError(f"{day} is a day to come")
+    if not can_be_reported(day, system_clock()):
+        raise ReconcileError(f"{day} is a day to come, or before 2020")
     reports = reports_of(_loaded(settings, connector)).get(connector)
     if reports is None:
         raise ReconcileError(f"connector {connector} has no reports")

@@ -7,6 +7,15 @@ from gateway.kernel.ids import ALPHABET, LENGTH
 TASHKENT = timezone(timedelta(hours=5))
 
 
+FIRST_DAY = date(2020, 1, 1)
+"""Of which no report can be any more."""
+
+
+def can_be_reported(day: date, now_ms: int) -> bool:
+    """Whether there can be a report of a business day."""
+    return FIRST_DAY <= day <= business_day(now_ms)
+
+
 def business_day(at_ms: int) -> date:
     """Return the business day of a moment, Unix milliseconds."""
     return datetime.fromtimestamp(at_ms / 1000, TASHKENT).date()

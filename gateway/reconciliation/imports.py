@@ -22,7 +22,7 @@ from gateway.kernel.ids import new_id
 from gateway.reconciliation import matching, store
 from gateway.reconciliation.days import begins_ms, business_day, first_id, utc
 from gateway.reconciliation.model import SumView
-from gateway.reconciliation.postings import Line, settlement
+from gateway.reconciliation.postings import Line, is_even, settlement
 
 # Read between two turns of the loop: a few milliseconds, for payments go on beside it.
 _PART_BYTES = 16 * 1024
@@ -290,7 +290,7 @@ class _Run:
 
 async def post(connection: Any, entry_id: str, lines: list[Line]) -> None:
     """Write a journal entry in the connection's open transaction."""
-    assert sum(one.amount_minor for one in lines) == 0 or len({o.currency for o in lines}) > 1
+    assert is_even(lines), f"{entry_id}: the postings do not sum to zero"
     await connection.execute(
         store.POST,
         entry_id,

@@ -14,7 +14,7 @@ from connectors.spi.reports import ReportError, Reports, ReportUnavailable
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.reconciliation.breaks import Breaks
-from gateway.reconciliation.days import business_day
+from gateway.reconciliation.days import can_be_reported
 from gateway.reconciliation.imports import Imported, Imports, Origin
 from gateway.reconciliation.model import ImportView
 from gateway.reconciliation.settling import Settling
@@ -60,8 +60,8 @@ class Reconciliation:
         reports = self._reports.get(connector)
         if reports is None:
             raise _wrong("/connector", "Must be a connector that has reports.")
-        if day > business_day(self._clock()):
-            raise _wrong("/business_day", "Must not be a day to come.")
+        if not can_be_reported(day, self._clock()):
+            raise _wrong("/business_day", "Must be from 2020 on, and not a day to come.")
         try:
             imported = await self._imports.take(
                 connector, reports, day, reports.fetch(day), Origin("processor", actor)

@@ -96,8 +96,10 @@ class Settling:
             for row in rows:
                 await self._tell(untold(row))
                 await self._pool.execute(store.TOLD, row["id"])
-            for row in await self._pool.fetch(store.ENDED):
-                await self.match_again(row["connector"], row["day"])
+            if len(rows) < _AT_ONCE_MAX:
+                # Once all is told: a day is matched as a whole.
+                for row in await self._pool.fetch(store.ENDED):
+                    await self.match_again(row["connector"], row["day"])
             counted = await self._pool.fetch(store.OPEN_BY_KIND)
             self._open = {row["kind"]: row["count"] for row in counted}
 

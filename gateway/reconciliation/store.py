@@ -90,7 +90,8 @@ ENDED = """
 SELECT DISTINCT b.connector, b.business_day AS day FROM reconciliation_breaks b
 WHERE b.kind = 'status' AND b.status IN ('open', 'proposed') AND b.ours ->> 'status' = 'unknown'
   AND NOT EXISTS (
-    SELECT FROM attempts a WHERE a.id = b.subject AND a.state IN ('sent', 'unknown', 'reversing'))
+    SELECT FROM attempts a
+    WHERE a.id = b.subject AND a.state IN ('created', 'sent', 'unknown', 'reversing'))
   AND NOT EXISTS (
     SELECT FROM actions a WHERE a.id = b.subject AND a.state IN ('pending', 'unknown'))
 """

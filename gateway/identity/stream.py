@@ -92,8 +92,11 @@ class RevocationStream:
                 if await self._hear():
                     await self._feed.catch_up()
                 is_away = False
-            except (*AWAY, RedisError) as error:
-                if not is_away:
+            except Exception as error:
+                # Whatever it was, the log is read all the same: it goes on, and says so once.
+                if not isinstance(error, (*AWAY, RedisError)):
+                    log.exception("the stream was not understood")
+                elif not is_away:
                     log.warning("the stream cannot be read", error=type(error).__name__)
                 is_away = True
                 self._after = _FROM_NOW

@@ -25,7 +25,13 @@ FAILURES_MAX = 3
 OPEN_S = 0.5
 """How long it is left alone; then one call tries it, and the others go on being refused."""
 
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    OSError,
+    # The event loop's own word for a connection that was closed under what was being written.
+    RuntimeError,
+)
 """After which nobody knows whether a command was carried out."""
 
 Result = TypeVar("Result")

@@ -36,7 +36,7 @@ class Stream:
     Attributes:
         per_second: how many are due; None: as many as there are connections, always.
         connections_max: open at once, all of them before the first request is due.
-        is_once: each request is asked once, and then the stream is over.
+        is_once: each request is asked once; its answer counts however late it comes.
         hints: answers with 503 and Retry-After.
     """
 
@@ -64,8 +64,6 @@ class Stream:
     def next_request(self) -> bytes:
         request = self.requests[self.asked % len(self.requests)]
         self.asked += 1
-        if self.is_once and self.asked >= len(self.requests):
-            self.is_over = True
         # As long as the mark, so that no length has to be counted again.
         key = b"%b%09d" % (self.prefix, self.asked)
         return request.replace(KEY, key)
@@ -89,9 +87,9 @@ class Stream:
             total = int(elapsed_s * self.per_second)
             wanted, self.due = total - self.due, total
         now = time.perf_counter()
+        if self.is_once:
+            wanted = min(wanted, len(self.requests) - self.asked)
         for _ in range(wanted):
-            if self.is_over:
-                return
             if self.idle:
                 self.idle.pop().ask(now)
             elif self.connections < self.connections_max:
@@ -145,7 +143,7 @@ class Client(asyncio.Protocol):
     def answered(self, status: int, has_hint: bool) -> None:
         stream = self.stream
         self.is_asking = False
-        if not stream.is_over:
+        if not stream.is_over or stream.is_once:
             stream.statuses[status] = stream.statuses.get(status, 0) + 1
             stream.hints += has_hint and status == 503
             stream.answers.append((status, time.perf_counter() - self.due_at))

@@ -78,7 +78,7 @@ class Settling:
             try:
                 await self.sweep()
             except (*CONNECTION_LOST, asyncpg.PostgresError, Unavailable) as error:
-                log.warning("reports could not be told", error=type(error).__name__)
+                log.warning("reports wait for the database", error=repr(error))
             await asyncio.sleep(PERIOD_S)
 
     async def sweep(self, *, wait: bool = False) -> None:
@@ -94,7 +94,12 @@ class Settling:
                 return
             rows = await self._pool.fetch(store.UNTOLD, _AT_ONCE_MAX)
             for row in rows:
-                await self._tell(untold(row))
+                try:
+                    await self._tell(untold(row))
+                except Exception:
+                    # It is looked at again; one fault must not keep the others from being told.
+                    log.exception("a payment could not be told", id=row["id"])
+                    continue
                 await self._pool.execute(store.TOLD, row["id"])
             if len(rows) < _AT_ONCE_MAX:
                 # Once all is told: a day is matched as a whole.

@@ -623,6 +623,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             ground.metrics,
             body_bytes_max=settings.http.body_bytes_max,
             door=_open_door(settings, ground.metrics, stack),
+            reports_at_once=settings.admission.reports_at_once,
         )
 
 

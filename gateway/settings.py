@@ -40,6 +40,7 @@ class Admission(_Section, frozen=True):
     payments_percent: int
     reads_percent: int
     reports_percent: int
+    reports_at_once: int
 
 
 class Database(_Section, frozen=True):

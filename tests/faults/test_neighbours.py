@@ -411,9 +411,12 @@ GOOD_MIN = 0.8
 async def held(house: House, count: int, scheme: str) -> list[str]:
     """Return requests that cancel holds just made, each of its own."""
 
+    slots = asyncio.Semaphore(16)
+
     async def hold(number: int) -> str:
         body = house.purchase(number % 50, scheme, fresh_amount(), capture="manual")
-        reply = await house.pay(number % 50, body)
+        async with slots:
+            reply = await house.pay(number % 50, body)
         assert reply.status == 201, reply.raw
         return raw(
             "POST",
@@ -433,12 +436,25 @@ async def advised(house: House, count: int, scheme: str) -> list[str]:
     return [raw("POST", path, body=body, headers=signed(house, scheme, body)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES if IS_LONG else ("humo",))
+# A door for few: three times its peak is then asked for by a crowd that leaves the machine some
+# time. The door as it comes has more to do in the long run.
+SMALL_DOOR = {
+    "inside_first = 256": "inside_first = 48",
+    "inside_max = 2048": "inside_max = 48",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES if IS_LONG else ("visa",))
 async def test_three_times_the_peak(scheme: str) -> None:
     """Four fifths of the peak are still paid; what settles gets through; reads and reports do not
     take the payments' places."""
     pairs = PAIRS_MAX
-    async with running_house() as house, AsyncExitStack() as stack:
+    # As many as the door lets in: the most that is paid when nobody is turned away.
+    clients = 256 if IS_LONG else 40
+    changes = {} if IS_LONG else {"settings": SMALL_DOOR}
+    async with AsyncExitStack() as stack:
+        environment = stack.enter_context(changed_config(**changes))
+        house = await stack.enter_async_context(running_house(environment=environment))
         seeded = await seed_users(house.description, house.data_dir, USERS)
         rows = list(zip(seeded["tokens"], seeded["cards"][scheme], strict=True))
         merchant = {"merchant": seeded["merchant"]}
@@ -463,10 +479,12 @@ async def test_three_times_the_peak(scheme: str) -> None:
             **{f"callbacks{n}": notices[n::pairs] for n in range(pairs)},
         }
         crowding = await stack.enter_async_context(crowd(house, requests))
-        await crowding.ask(1.5, payments={"per_second": None, "connections": 128})
+        await crowding.ask(1.5, payments={"per_second": None, "connections": clients})
         shares: list[float] = []
         for number in range(pairs):
-            alone = await crowding.ask(SECONDS, payments={"per_second": None, "connections": 256})
+            alone = await crowding.ask(
+                SECONDS, payments={"per_second": None, "connections": clients}
+            )
             peak = alone["payments"]["good_per_second"]
             told = await crowding.ask(
                 SECONDS,

@@ -7,7 +7,8 @@ answered before anything is read or parsed, where the bytes allow it.
 
 import asyncio
 import re
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -37,6 +38,8 @@ _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
 # A body of at most 64 KiB arrives in far less; one that does not holds a place in flight.
 BODY_TIMEOUT_S = 20.0
+# How long a report waits for the ones before it.
+REPORT_WAIT_S = 1.0
 # A client that takes nothing of a stream for so long is taken to be gone.
 STREAM_WRITE_TIMEOUT_S = 20.0
 # They must differ: see `_Connection.handle_error`.
@@ -64,6 +67,8 @@ class HttpFront:
         core: authorizes routes that are not hot.
         body_bytes_max: bodies over it are refused, as far as possible before they are read.
         door: decides who comes in; by default one that lets `in_flight_max` in.
+        reports_at_once: reports that are made at the same time, so that what holds the database
+            for long leaves it to others; more wait their turn for a second.
         body_timeout_s: a body that has not arrived by then is answered 408.
     """
 
@@ -77,6 +82,7 @@ class HttpFront:
         body_bytes_max: int,
         in_flight_max: int = 4_096,
         door: Door | None = None,
+        reports_at_once: int = 2,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._table = table
@@ -86,6 +92,7 @@ class HttpFront:
         self._body_bytes_max = body_bytes_max
         self.door = door or Door(DoorPolicy(in_flight_max=in_flight_max))
         self.shed_answer = ShedAnswer(_HEADERS)
+        self._reports = asyncio.Semaphore(reports_at_once)
         self._body_timeout_s = body_timeout_s
         # The connections that carry streams.
         self._streaming: set[asyncio.Task[Any]] = set()
@@ -108,7 +115,11 @@ class HttpFront:
         CURRENT.set(ticket)
         response: Response | Stream
         try:
-            response = await self._answer(http, _routed(found), request_id)
+            if priority is Priority.REPORT:
+                async with self._turn():
+                    response = await self._answer(http, _routed(found), request_id)
+            else:
+                response = await self._answer(http, _routed(found), request_id)
         except Problem as problem:
             response = problem.response(request_id)
         except RefusedByCore as refused:
@@ -172,6 +183,20 @@ class HttpFront:
         self._is_stopping = True
         for task in self._streaming:
             task.cancel()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Make a report when its turn comes; turn it away when it does not come soon."""
+        try:
+            async with asyncio.timeout(REPORT_WAIT_S):
+                await self._reports.acquire()
+        except TimeoutError:
+            self.door.shed[Priority.REPORT] += 1
+            raise Problem("overloaded", "Too many reports are being made.") from None
+        try:
+            yield
+        finally:
+            self._reports.release()
 
     def turns_away(self, seen: Glance) -> bool | None:
         """Whether a request that was only glanced at is turned away; None when nobody can tell."""

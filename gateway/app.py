@@ -41,6 +41,7 @@ from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel import audit
+from gateway.kernel.audit.roots import Roots
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.admission import Door, DoorPolicy, Priority, patience_of
@@ -87,7 +88,7 @@ from gateway.rules.service import Rules
 from gateway.rules.simulations import Simulations
 from gateway.rules.views import Rulebook
 from gateway.rules.what_if import WhatIfs
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.webhooks.addresses import Policy
 from gateway.webhooks.client import Client
 from gateway.webhooks.delivery import Deliverer
@@ -345,7 +346,7 @@ async def _open_payments(
         phone_of=identity.users.phone_of,
         replays=replays,
     )
-    refusals, kept = Refusals(pool, clock), Kept()
+    refusals, kept = Refusals(pool, clock, worker=lease.worker), Kept()
     payments = Payments(
         core=core,
         clock=clock,
@@ -558,6 +559,20 @@ def _sum(journal: Journal, name: str) -> float:
     return float(getattr(journal.intents, name) + getattr(journal.facts, name))
 
 
+def _open_audit(ground: Ground, stack: AsyncExitStack) -> None:
+    """Begin to sign the roots of the audit log."""
+    seed = ground.keys.audit
+    if seed is None:
+        raise SettingsError(
+            "the keys file has no `audit` key, which signs the audit log; add 32 random bytes in "
+            "base64 (openssl rand -base64 32)"
+        )
+    period_s = ground.settings.audit.root_s
+    roots = Roots(ground.pool, ground.clock, seed=seed, period_s=period_s)
+    roots.start()
+    stack.push_async_callback(roots.close)
+
+
 def _open_ledger(ground: Ground, stack: AsyncExitStack) -> list[Route]:
     balances = Balances(ground.pool, read_chart(ground.settings.accounts))
     balances.start()
@@ -597,6 +612,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         identity = await open_identity(ground, stack)
         await settle_order(ground.pool)
         lease = await _register(ground)
+        _open_audit(ground, stack)
         payments = await _open_payments(ground, identity, lease, stack)
         routes = [
             *identity.routes,

@@ -123,6 +123,10 @@ class Events(_Section, frozen=True):
     streams_per_user_max: int
 
 
+class Audit(_Section, frozen=True):
+    root_s: Annotated[float, msgspec.Meta(gt=0.0)]
+
+
 class Connectors(_Section, frozen=True):
     enabled: list[str]
 
@@ -140,6 +144,7 @@ class _File(_Section, frozen=True):
     connectors: Connectors
     webhooks: Webhooks
     events: Events
+    audit: Audit
 
 
 class Settings(_File, frozen=True):

@@ -1,7 +1,7 @@
 """Keys that must never be in the database or in a log: read once from a file only we can read.
 
 The file is JSON: `{"vault": {"1": base64}, "lookup": base64, "quote": base64, "cursor": base64,
-"codes": base64, "callbacks": {connector: "whsec_..."}}`. A bank provides it
+"codes": base64, "callbacks": {connector: "whsec_..."}, "audit": base64}`. A bank provides it
 (`OQIM_KEYS_FILE`); the sandbox makes one in its data folder.
 """
 
@@ -24,6 +24,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cursor: HMAC key that seals list cursors.
         codes: HMAC key under which one-time codes are kept.
         callbacks: Standard Webhooks secret of each connector that calls back.
+        audit: seed of the Ed25519 key that signs the roots of the audit log, 32 bytes. A file from
+            before there was one has none.
     """
 
     vault: dict[int, bytes]
@@ -32,6 +34,7 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cursor: bytes
     codes: bytes
     callbacks: dict[str, str]
+    audit: bytes | None = None
 
     def __repr__(self) -> str:
         return "Keys(...)"
@@ -68,8 +71,25 @@ def create(path: Path, connectors: list[str]) -> Keys:
             name: "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
             for name in connectors
         },
+        audit=secrets.token_bytes(32),
     )
+    _write(path, keys)
+    return keys
+
+
+def complete(path: Path, keys: Keys) -> Keys:
+    """Give a sandbox's keys what they lack, and keep it."""
+    if keys.audit is not None:
+        return keys
+    keys = msgspec.structs.replace(keys, audit=secrets.token_bytes(32))
+    beside = path.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    _write(beside, keys)
+    beside.replace(path)
+    return keys
+
+
+def _write(path: Path, keys: Keys) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(keys))
-    return keys

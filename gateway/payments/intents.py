@@ -15,6 +15,7 @@ import structlog
 
 from gateway.core import Core, Staged
 from gateway.kernel import failpoints
+from gateway.kernel.audit.chain import Link, Shard
 from gateway.kernel.db.batch import Entry
 from gateway.kernel.db.pool import ABORTED, CONNECTION_LOST, UNDONE, Lane, read_durable
 from gateway.kernel.errors import Unavailable
@@ -50,13 +51,17 @@ class IntentLane:
         self._worker = worker
         self._wake = wake
         self._lane = Lane(pool)
+        self._chain = Shard(f"worker-{worker}.intents")
 
     async def close(self) -> None:
         """Give back the connection."""
         await self._lane.close()
 
-    def _arguments(self, entries: list[IntentEntry], staged: Staged) -> list[Any]:
-        return rows.intents([entry.item for entry in entries], staged, self._worker)
+    def _arguments(self, entries: list[IntentEntry], staged: Staged) -> tuple[Link, list[Any]]:
+        batch = [entry.item for entry in entries]
+        at_ms = max((one.admission.at_ms for one in batch), default=0)
+        link = self._chain.link(at_ms=at_ms, decisions=rows.decisions(batch))
+        return link, rows.intents(batch, staged, self._worker, link)
 
     async def flush(self, batch: list[IntentEntry]) -> list[IntentEntry]:
         """Write a batch; returns the entries that must wait for the next."""
@@ -99,8 +104,9 @@ class IntentLane:
             self._core.unstage(staged)
             return await self._write_locked(entries, staged)
         try:
+            link, arguments = self._arguments(entries, staged)
             async with self._lane.connection() as connection:
-                row = await connection.fetchrow(OPEN_PAYMENTS, *self._arguments(entries, staged))
+                row = await connection.fetchrow(OPEN_PAYMENTS, *arguments)
             await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             self._core.roll_back(staged)
@@ -118,13 +124,18 @@ class IntentLane:
             self._core.roll_back(staged)
             self._give_up(entries, error)
             return []
-        return self._written(entries, staged, row)
+        return self._written(entries, staged, row, link)
 
     def _written(
-        self, entries: list[IntentEntry], staged: Staged, row: asyncpg.Record | None
+        self,
+        entries: list[IntentEntry],
+        staged: Staged,
+        row: asyncpg.Record | None,
+        link: Link,
     ) -> list[IntentEntry]:
         assert row is not None, "the statement answers one row"
         if row["is_fit"]:
+            self._chain.written(link)
             self._core.commit(staged)
             for entry in entries:
                 entry.resolve(OPENED)
@@ -156,7 +167,8 @@ class IntentLane:
                     entries[index].resolve(refusal)
                 deferred = [entries[index] for index in staged.deferred]
                 entries = _admitted(entries, staged)
-                row = await connection.fetchrow(OPEN_PAYMENTS, *self._arguments(entries, staged))
+                link, arguments = self._arguments(entries, staged)
+                row = await connection.fetchrow(OPEN_PAYMENTS, *arguments)
             await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             if staged is not None:
@@ -174,7 +186,7 @@ class IntentLane:
                 self._core.roll_back(staged)
             self._give_up(entries, error)
             return deferred
-        return self._written(entries, staged, row) + deferred
+        return self._written(entries, staged, row, link) + deferred
 
     def _give_up(self, entries: list[IntentEntry], error: Exception) -> None:
         for entry in entries:
@@ -204,6 +216,7 @@ class IntentLane:
 
     async def _look_up(self, entries: list[IntentEntry], error: BaseException) -> None:
         """The connection was lost in the commit: ask, on a new one, what became of it."""
+        self._chain.renew()
         log.warning("a commit's outcome was looked up", intents=len(entries), error=str(error))
         ids = [entry.item.payment.id for entry in entries]
         try:

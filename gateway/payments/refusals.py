@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 
 from gateway.core import Refusal
+from gateway.kernel.audit.chain import LINK, Shard, refusal_document
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.batch import Entry, GroupCommit, QueueFull
 from gateway.kernel.db.pool import CONNECTION_LOST
@@ -21,12 +22,16 @@ log = structlog.get_logger("payments")
 _BATCH_SIZE_MAX = 256
 _QUEUE_SIZE_MAX = 8192
 
-INSERT_REFUSALS = """
+INSERT_REFUSALS = (
+    "WITH audited AS ("
+    + LINK.format(shard="$8", seq="$9", record="$10", hash="$11")
+    + """)
 INSERT INTO refusals (id, created_at, owner, merchant_id, code, record, request_id)
 SELECT id, to_timestamp(at_ms / 1000.0), owner, merchant_id, code, record, request_id
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[])
      AS t (id, at_ms, owner, merchant_id, code, record, request_id)
 """
+)
 GET_REFUSAL = """
 SELECT id, owner, merchant_id, record FROM refusals
 WHERE (id = $1 OR request_id = $1) AND ($2::text IS NULL OR $2 IN (owner, merchant_id))
@@ -46,12 +51,27 @@ class StoredRefusal:
     record: bytes
     request_id: str
 
+    def document(self) -> str:
+        """Return its audit document."""
+        return refusal_document(
+            id=self.id,
+            owner=self.owner,
+            merchant=self.merchant_id,
+            code=self.code,
+            decision=self.record,
+        )
+
 
 class Refusals:
-    """Keeps refusals."""
+    """Keeps refusals.
 
-    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
+    Args:
+        worker: this process's number in `workers`.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, clock: Clock, *, worker: int) -> None:
         self._pool = pool
+        self._chain = Shard(f"worker-{worker}.refusals")
         self._clock = clock
         self._lane: GroupCommit[StoredRefusal, None] = GroupCommit(
             self._flush, _BATCH_SIZE_MAX, _QUEUE_SIZE_MAX
@@ -92,16 +112,29 @@ class Refusals:
         self, batch: list[Entry[StoredRefusal, None]]
     ) -> list[Entry[StoredRefusal, None]]:
         kept = [entry.item for entry in batch]
-        await self._pool.execute(
-            INSERT_REFUSALS,
-            [one.id for one in kept],
-            [one.at_ms for one in kept],
-            [one.owner for one in kept],
-            [one.merchant_id for one in kept],
-            [one.code for one in kept],
-            [one.record for one in kept],
-            [one.request_id for one in kept],
+        link = self._chain.link(
+            at_ms=kept[-1].at_ms, decisions=[(one.id, one.document()) for one in kept]
         )
+        try:
+            await self._pool.execute(INSERT_REFUSALS, *_arrays(kept), *link.arguments)
+        except BaseException:
+            # It may have been written all the same.
+            self._chain.renew()
+            raise
+        self._chain.written(link)
         for entry in batch:
             entry.resolve(None)
         return []
+
+
+def _arrays(kept: list[StoredRefusal]) -> list[list[object]]:
+    """Return the statement's columns."""
+    return [
+        [one.id for one in kept],
+        [one.at_ms for one in kept],
+        [one.owner for one in kept],
+        [one.merchant_id for one in kept],
+        [one.code for one in kept],
+        [one.record for one in kept],
+        [one.request_id for one in kept],
+    ]

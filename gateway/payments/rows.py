@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.core import Staged
+from gateway.kernel.audit.chain import Link, payment_document
 from gateway.payments.entries import ActionFact, Fact, Intent
 from gateway.payments.model import Attempt, Payment
 
@@ -23,7 +24,29 @@ def states(staged: Staged | None) -> tuple[list[str], list[int], list[bytes]]:
     return staged.subjects, staged.versions, staged.states
 
 
-def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
+def decisions(batch: list[Intent]) -> list[tuple[str, str]]:
+    """Return what an audit record of the batch tells: ids and documents."""
+    return [(intent.payment.id, document_of(intent.payment)) for intent in batch]
+
+
+def document_of(payment: Payment) -> str:
+    """Return the audit document of an admitted payment."""
+    return payment_document(
+        id=payment.id,
+        owner=payment.owner,
+        client=payment.client_id,
+        operation=payment.operation,
+        scheme=payment.scheme,
+        amount=payment.amount_minor,
+        currency=payment.currency,
+        source_card=payment.source_card_id,
+        destination_card=payment.destination_card_id,
+        merchant=payment.merchant_id,
+        decision=payment.record,
+    )
+
+
+def intents(batch: list[Intent], staged: Staged, worker: int, link: Link) -> list[Any]:
     """Return the arguments of `OPEN_PAYMENTS`."""
     return [
         _json(intent.payment for intent in batch),
@@ -42,6 +65,7 @@ def intents(batch: list[Intent], staged: Staged, worker: int) -> list[Any]:
         _json(intent.attempt for intent in batch),
         *states(staged),
         worker,
+        *link.arguments,
     ]
 
 

@@ -197,9 +197,14 @@ class Payments:
         Raises:
             RefusedByCore: what could be admitted no longer can.
         """
-        await failpoints.hit("before_intent_commit")
-        self._lease.check()
-        sequence = await self._sequences.next()
+        try:
+            await failpoints.hit("before_intent_commit")
+            self._lease.check()
+            sequence = await self._sequences.next()
+        except BaseException:
+            # What was admitted counts as used until it is written or let go.
+            self._core.release(admission)
+            raise
         attempt = outcomes.new_attempt(payment, 1, sequence, admission.at_ms)
         intent = Intent(payment, attempt, admission, scope, fingerprint, object_id)
         try:

@@ -7,6 +7,8 @@ A batch travels as JSON, an array of rows a table: one text costs the driver and
 than an array a column. Bytes travel in base64.
 """
 
+from gateway.kernel.audit.chain import LINK
+
 # Shared by both: advance limit states whose versions are still the expected ones.
 _STATES = """
 states AS (
@@ -56,7 +58,7 @@ INSERT_WAITING = (
 )
 
 # Intents: payments, their first attempts, their idempotency keys, and what they take from limits.
-# $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker.
+# $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker, $8 to $11 the audit record.
 # Answers (may it be written, scopes seen before, payments whose card changed).
 OPEN_PAYMENTS = (
     """
@@ -124,6 +126,10 @@ WITH key AS MATERIALIZED (
         id text, payment_id text, leg smallint, connector text, kind text, sequence bigint,
         created_at_ms bigint), fit
     WHERE fit.yes
+), audited AS ("""
+    + LINK.format(shard="$8", seq="$9", record="$10", hash="$11")
+    + """
+    FROM fit WHERE fit.yes
 )
 SELECT fit.yes AS is_fit,
     (SELECT array_agg(scope) FROM replayed) AS replayed,

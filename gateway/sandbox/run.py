@@ -102,7 +102,7 @@ def _keys(settings: Settings) -> Keys:
     path = _keys_file(settings)
     try:
         if path.exists():
-            return keys_module.load(path)
+            return keys_module.complete(path, keys_module.load(path))
         return keys_module.create(path, settings.connectors.enabled)
     except keys_module.KeysError as error:
         raise SandboxError(str(error)) from error

@@ -162,7 +162,7 @@ def _token(key: Ed25519PrivateKey) -> str:
     return f"{signed}.{signature}"
 
 
-async def _bench(database_url: str) -> Bench:
+async def _bench(database_url: str, *, worker: int = 1) -> Bench:
     """Make a worker: its own pool, core and journal over one database."""
     settings = settings_module.load({})
     core = make_core(settings, KEYS, rules_of(settings), 1)
@@ -173,7 +173,7 @@ async def _bench(database_url: str) -> Bench:
     core.put_merchant(MERCHANT, "5411", "UZ")
     pool = await pools.create(database_url, size_max=POOL_SIZE_MAX, command_timeout_s=10.0)
     journal = Journal(
-        pool, core, worker=1, batch_size_max=512, queue_size_max=8192, hot_subject_s=5.0
+        pool, core, worker=worker, batch_size_max=512, queue_size_max=8192, hot_subject_s=5.0
     )
     return Bench(pool, core, journal, _token(key))
 
@@ -249,7 +249,7 @@ async def test_another_workers_counts_are_read_and_never_overwritten(
     bench: Bench, database: str
 ) -> None:
     """Two workers that remember different states write in turn, and the sum is exact."""
-    other = await _bench(database)
+    other = await _bench(database, worker=2)
     try:
         for _ in range(5):
             for worker in (bench, other, other, bench):

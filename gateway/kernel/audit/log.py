@@ -1,6 +1,7 @@
-"""The audit log: who did what, written in the transaction that does it, and its list.
+"""Who did what, written in the transaction that does it, and its list.
 
-Rows are only ever added. Never put a card number or a token into one.
+Rows are only ever added; each is linked to the one before as its transaction commits. Never put a
+card number or a token into one.
 """
 
 from datetime import UTC, datetime
@@ -10,13 +11,17 @@ import asyncpg
 import msgspec
 
 from gateway.core import rfc3339
+from gateway.kernel.audit.chain import canonical
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import query_as
 from gateway.kernel.http.routes import Route
 
-_ADD = "INSERT INTO audit_log (at, actor, action, object, detail) VALUES ($1, $2, $3, $4, $5)"
+# The database links it when the transaction commits, in the order of commits.
+_ADD = """
+INSERT INTO audit_log (at, actor, action, object, detail, record) VALUES ($1, $2, $3, $4, $5, $6)
+"""
 _PAGE = """
 SELECT id, at, actor, action, object, detail FROM audit_log
 WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR action = $3)
@@ -49,7 +54,11 @@ async def record(
     """
     assert connection.is_in_transaction(), "what is done and its trace are one"
     at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-    await connection.execute(_ADD, at, actor, action, object, msgspec.json.encode(detail).decode())
+    chained = canonical(
+        {"action": action, "actor": actor, "at": at_ms, "detail": detail, "object": object}
+    )
+    encoded = msgspec.json.encode(detail).decode()
+    await connection.execute(_ADD, at, actor, action, object, encoded, chained)
 
 
 class AuditEntry(msgspec.Struct):

@@ -1,0 +1,10 @@
+DROP TABLE audit_roots;
+DROP TABLE decision_log;
+DROP TRIGGER audit_log_not_deleted ON audit_log;
+DROP TRIGGER audit_log_only_added ON audit_log;
+DROP TRIGGER audit_log_linked ON audit_log;
+DROP FUNCTION only_added;
+DROP FUNCTION on_audit_log;
+DROP FUNCTION link_audit_log;
+DROP INDEX audit_log_seq;
+ALTER TABLE audit_log DROP COLUMN hash, DROP COLUMN seq, DROP COLUMN record;

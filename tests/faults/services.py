@@ -16,6 +16,14 @@ def pid_of(house: House, service: str) -> int:
     (found,) = [
         int(entry.name)
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and title in (entry / "cmdline").read_text()
+        if entry.name.isdigit() and title in _command_of(entry)
     ]
     return found
+
+
+def _command_of(entry: Path) -> str:
+    try:
+        return (entry / "cmdline").read_text()
+    except OSError:
+        # It has ended meanwhile.
+        return ""

@@ -58,8 +58,12 @@ async def drained(house: House, *, within_s: float = DRAINED_WITHIN_S) -> None:
     await until(nothing_open, within_s=within_s)
 
 
-async def broken(house: House, clients: Clients) -> list[str]:
-    """Return what does not hold, each sentence beginning with the invariant's number."""
+async def broken(house: House, clients: Clients, doors: Iterable[House] = ()) -> list[str]:
+    """Return what does not hold, each sentence beginning with the invariant's number.
+
+    Args:
+        doors: of other workers, which must show the same limits.
+    """
     payments = {row["id"]: dict(row) for row in await house.rows(PAYMENTS)}
     actions = [dict(row) for row in await house.rows(ACTIONS)]
     ledgers: Books = {scheme: await house.ledger(scheme) for scheme in SCHEMES}
@@ -67,7 +71,7 @@ async def broken(house: House, clients: Clients) -> list[str]:
         *await _conserved(house),
         *_told(clients.asked, payments, {one["id"]: one for one in actions}),
         *await _as_the_processors_hold(house, payments, ledgers, actions),
-        *await _headroom(house, payments),
+        *[one for door in (house, *doors) for one in await _headroom(door, payments)],
         *_refunds(payments, actions),
         *await _legal(house, payments),
         *await _commissions(house),
@@ -96,10 +100,10 @@ async def _snapshot(house: House, *statements: str) -> list[list[dict[str, Any]]
         await connection.close()
 
 
-async def hold_all(house: House, clients: Clients) -> None:
+async def hold_all(house: House, clients: Clients, doors: Iterable[House] = ()) -> None:
     """Wait for the end of doubt; then every invariant must hold."""
     await drained(house)
-    found = await broken(house, clients)
+    found = await broken(house, clients, doors)
     assert not found, "\n".join(found)
 
 

@@ -19,6 +19,8 @@ import pytest
 
 from tests.faults.conftest import SEEDS
 from tests.faults.invariants import hold_all
+from tests.faults.proxy import WIRE, Toxic
+from tests.faults.wires import proxied
 from tests.faults.world import CONFIG, Clients, ask, ask_through, worker_beside
 from tests.house import House, Reply, changed_config, running_house, until
 from tests.payments.books import SCHEMES, fresh_amount, payments_count
@@ -143,6 +145,31 @@ async def test_a_worker_taken_for_dead_sends_nothing(
     reply = await held_up(sandbox, clients, (seed + 14) % 50, scheme)
     assert reply.status in (202, 503), f"seed {seed}, {scheme}: {reply.raw!r}"
     await hold_all(sandbox, clients)
+
+
+@pytest.mark.fault(rows=[41], what="a worker cut off from the database for longer than its lease")
+async def test_a_worker_cut_off_gives_back_what_it_did_not_write(
+    sandbox: House, clients: Clients
+) -> None:
+    """Row 41: it refuses at once, and shows the same headroom as others when it is back."""
+    async with proxied(sandbox) as wires, wires.worker_beside() as beside:
+        one = clients.want(16, sandbox.purchase(16, "humo", fresh_amount()))
+        wires.proxies["database"].toxic = Toxic(is_black_hole=True)
+
+        async def is_out() -> bool:
+            metrics = (await beside.door.call("GET", "/metrics")).raw.decode()
+            return "\noqim_lease_held 0.0" in metrics
+
+        await until(is_out, within_s=10)
+        for _ in range(3):
+            reply = await ask(beside.door, one)
+            assert reply is not None, "the worker lives"
+            assert reply.status == 503, reply.raw
+        wires.proxies["database"].toxic = WIRE
+        wires.proxies["database"].reset_all()
+        await until(beside.door.is_ready, within_s=20)
+        assert (await ask_through(beside.door, one)).status == 201
+        await hold_all(sandbox, clients, [beside.door])
 
 
 @pytest.mark.fault(rows=[50], what="a worker whose clock is ten minutes off")

@@ -12,7 +12,7 @@ from tests.faults.invariants import hold_all
 from tests.faults.proxy import WIRE, Toxic
 from tests.faults.wires import proxied
 from tests.faults.world import AGAIN, Clients, ask, ask_through
-from tests.house import House
+from tests.house import House, until
 from tests.payments.books import SCHEMES, fresh_amount
 
 ROUNDS = 6
@@ -65,7 +65,8 @@ async def test_spoilt_wires(sandbox: House, clients: Clients, seed: int) -> None
         assert all(wires.proxies[scheme].met for scheme in SCHEMES), f"seed {seed}: nothing was met"
         for proxy in wires.proxies.values():
             proxy.toxic = WIRE
-    for one in told:
-        reply = await ask_through(sandbox, one)
-        assert reply.status in (201, 202), f"seed {seed}: {reply.raw!r}"
-    await hold_all(sandbox, clients)
+        for one in told:
+            reply = await ask_through(sandbox, one)
+            assert reply.status in (201, 202), f"seed {seed}: {reply.raw!r}"
+        await until(door.is_ready, within_s=30)
+        await hold_all(sandbox, clients, [door])

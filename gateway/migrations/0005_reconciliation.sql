@@ -18,6 +18,8 @@ CREATE TABLE reconciliation_imports (
     -- [{currency, debits, credits, net, fees}], minor units of all that was approved.
     sums          jsonb NOT NULL,
     matched_at    timestamptz NOT NULL,
+    -- What another day's report said since may change what this one means: it is matched again.
+    is_stale      boolean NOT NULL DEFAULT false,
     UNIQUE (connector, business_day, revision)
 );
 CREATE UNIQUE INDEX reconciliation_imports_current

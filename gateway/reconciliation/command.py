@@ -67,8 +67,6 @@ async def import_file(
         imported = await imports.take(
             connector, reports, day, _parts(file, on_progress), Origin("file", actor)
         )
-        for later in imported.later_days:
-            await imports.match_again(connector, reports, later)
         row = await pool.fetchrow(store.GET_IMPORT, imported.id)
         counted = await pool.fetch(store.OPEN_OF_DAY, connector, day)
     except (ReportError, OSError) as error:

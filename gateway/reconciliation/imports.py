@@ -30,6 +30,8 @@ _STATEMENT_TIMEOUT_S = 600.0
 # How late a processor may report what was done.
 LATE_DAYS_MAX = 40
 _NAMES_AT_ONCE = 10_000
+# Lines that are nobody's, of which it is looked further back for who they are.
+_OLDER_MAX = 10_000
 
 OnProgress = Callable[[int], None]
 
@@ -49,12 +51,10 @@ class Imported:
     Args:
         id: of the import that stands; an earlier one's when nothing was new.
         is_new: whether the report changed anything.
-        later_days: days whose reports repeat what this one says, to be matched again.
     """
 
     id: str
     is_new: bool
-    later_days: tuple[date, ...] = ()
 
 
 class _Unchanged(Exception):
@@ -106,6 +106,8 @@ class Imports:
         current = await connection.fetchrow(store.CURRENT, run.connector, run.day)
         if current is not None and current["content_hash"] == digest:
             raise _Unchanged(current["id"])
+        if current is not None:
+            await run.execute(matching.MARK_EXPLAINED, run.connector, run.day, current["id"])
         await run.execute(store.REPLACE, run.connector, run.day)
         lines = await run.match()
         import_id = new_id("rci_", run.started_ms)
@@ -127,7 +129,8 @@ class Imports:
         )
         await run.execute(matching.KEEP_LINES, import_id, run.connector, run.day)
         await run.conclude()
-        later = await run.fetch(matching.LATER_COPIES, run.connector, run.day)
+        for statement in (matching.MARK_LATER_COPIES, matching.MARK_OTHER_HALVES):
+            await run.execute(statement, run.connector, run.day)
         await audit.record(
             connection,
             at_ms=run.started_ms,
@@ -142,7 +145,7 @@ class Imports:
                 "matched": matched,
             },
         )
-        return Imported(import_id, is_new=True, later_days=tuple(row["day"] for row in later))
+        return Imported(import_id, is_new=True)
 
     async def match_again(self, connector: str, reports: Reports, day: date) -> None:
         """Match the report that stands with what is known now; without one nothing is done."""
@@ -218,6 +221,7 @@ class _Run:
         await self._name()
         await self.execute(matching.ANALYZE)
         await self.execute(matching.MATCH)
+        await self._match_older(oldest, from_ms)
         for statement in matching.CROSS:
             await self.execute(statement)
         await self.execute(matching.INDEX)
@@ -232,8 +236,29 @@ class _Run:
         await self.execute(matching.ANALYZE_FOUND)
         return int(span["lines"])
 
+    async def _match_older(self, oldest: date, before_ms: int) -> None:
+        """Look further back for what nobody is known to have done."""
+        rows = await self.fetch(matching.UNMATCHED, _OLDER_MAX)
+        if not rows:
+            return
+        ids = [row["reference"] for row in rows if row["reference"].startswith("att_")]
+        names = [row["processor_reference"] for row in rows if row["side"] == "refund"]
+        # By the processor's names all that is older must be gone through: where it has its own.
+        from_ms = begins_ms(oldest) if names and self._has_names() else before_ms
+        last = await self.fetchval(matching.LAST_OF_OURS)
+        span = [first_id("att_", at_ms) for at_ms in (from_ms, before_ms)]
+        await self.execute(matching.OLDER, self.connector, ids, *span, names)
+        for statement in matching.MATCH_OLDER:
+            await self.execute(statement, last)
+
+    def _has_names(self) -> bool:
+        """Whether the connector's messages are known by names that follow from what made them."""
+        return self._reports.name_of(sequence=0, created_at_ms=self.started_ms) is not None
+
     async def _name(self) -> None:
         """Name what only the connector can: its messages follow from what made them."""
+        if not self._has_names():
+            return
         rows = await self.fetch(matching.UNNAMED)
         for start in range(0, len(rows), _NAMES_AT_ONCE):
             part = [
@@ -245,10 +270,7 @@ class _Run:
                 )
                 for row in rows[start : start + _NAMES_AT_ONCE]
             ]
-            named = [(number, name) for number, name in part if name is not None]
-            if not named:
-                return
-            await self.execute(matching.NAME, *zip(*named, strict=True))
+            await self.execute(matching.NAME, *zip(*part, strict=True))
             await asyncio.sleep(0)  # a turn for payments
 
     async def conclude(self) -> None:

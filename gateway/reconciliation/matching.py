@@ -73,9 +73,9 @@ _FIRST_ATTEMPT = "JOIN attempts a ON a.id = 'att_' || substr(c.payment_id, 5) ||
 _PAID_BACK = """c.amount_minor
     + CASE WHEN p.commission_payer = 'sender' THEN c.commission_returned ELSE 0 END"""
 
-OURS = f"""
-INSERT INTO ours (subject, side, reference, alternative, rrn, amount, commission, currency,
-    status, day, payment_id, known_at, sequence, created_at_ms)
+_COLUMNS = """subject, side, reference, alternative, rrn, amount, commission, currency, status,
+    day, payment_id, known_at, sequence, created_at_ms"""
+_ATTEMPTS = f"""
 SELECT a.id, 'payment', a.id, NULL, {_RRN}, {_MONEY},
     CASE a.kind WHEN 'transfer' THEN p.total_debit - p.total_credit ELSE 0 END, p.currency,
     CASE WHEN a.state IN ('declined', 'reversed') THEN a.state
@@ -84,14 +84,17 @@ SELECT a.id, 'payment', a.id, NULL, {_RRN}, {_MONEY},
         ELSE 'unknown' END,
     {_ATTEMPT_DAY}, p.id, p.updated_at, a.sequence, a.created_at_ms
 FROM attempts a JOIN payments p ON p.id = a.payment_id
-WHERE a.connector = $1 AND a.id >= $2 AND a.id < $3 AND (a.kind <> 'hold' OR NOT EXISTS (
+WHERE a.connector = $1 AND {{which}} AND (a.kind <> 'hold' OR NOT EXISTS (
     SELECT FROM actions c
     WHERE c.payment_id = a.payment_id AND c.kind = 'capture' AND c.state <> 'failed'))
 UNION ALL
 SELECT a.id, 'refund', a.id, NULL, {_RRN}, {_MONEY}, NULL, p.currency, 'reversed',
     {_ATTEMPT_DAY}, p.id, p.updated_at, a.sequence, a.created_at_ms
 FROM attempts a JOIN payments p ON p.id = a.payment_id
-WHERE a.connector = $1 AND a.id >= $2 AND a.id < $3 AND a.state IN ('reversing', 'reversed')
+WHERE a.connector = $1 AND {{which}} AND a.state IN ('reversing', 'reversed')"""
+OURS = f"""
+INSERT INTO ours ({_COLUMNS})
+{_ATTEMPTS.format(which="a.id >= $2 AND a.id < $3")}
 UNION ALL
 SELECT c.id, 'payment', c.id, a.id, {_RRN},
     CASE c.state WHEN 'succeeded' THEN p.total_debit END, 0, p.currency,
@@ -111,6 +114,18 @@ SELECT c.id, 'refund', c.id,
 FROM actions c JOIN payments p ON p.id = c.payment_id {_FIRST_ATTEMPT}
 WHERE c.kind = 'refund' AND c.id >= $6 AND c.id < $7 AND a.connector = $1
 """
+# What was done long before it was reported, such as what was reversed by hand days later.
+# $2 attempts by our name; $3 and $4 others from and before, by $5 the processor's names.
+OLDER = f"""
+INSERT INTO ours ({_COLUMNS})
+SELECT * FROM ({
+    _ATTEMPTS.format(
+        which=f"(a.id = ANY($2::text[]) OR a.id >= $3 AND a.id < $4 AND {_RRN} = ANY($5::text[]))"
+    )
+}) AS older ({_COLUMNS})
+WHERE NOT EXISTS (SELECT FROM ours o WHERE o.subject = older.subject)
+"""
+LAST_OF_OURS = "SELECT coalesce(max(ord), 0) FROM ours"
 # Messages of which the processor's name is not stored, but follows from what made them.
 UNNAMED = """
 SELECT ord, sequence, created_at_ms FROM ours WHERE rrn IS NULL AND sequence IS NOT NULL
@@ -142,6 +157,20 @@ LEFT JOIN {_BY_RRN} n
     ON r.ord IS NULL AND x.ord IS NULL AND n.side = l.side AND n.rrn = l.processor_reference
 LEFT JOIN ours o ON o.ord = coalesce(r.ord, x.ord, n.ord)
 """
+# Lines that are nobody's so far. $1 at most.
+UNMATCHED = """
+SELECT side, reference, processor_reference FROM matched
+WHERE ord IS NULL AND is_approved LIMIT $1
+"""
+# $1: ours from there on.
+MATCH_OLDER = tuple(
+    f"""
+UPDATE matched m SET key = o.subject, {_OURS_OF}
+FROM ours o
+WHERE o.ord > $1 AND m.ord IS NULL AND o.side = m.side AND o.{ours} = m.{theirs}
+"""
+    for ours, theirs in (("reference", "reference"), ("rrn", "processor_reference"))
+)
 # What they gave back, and stands here: held against the payment that the line names.
 CROSS = tuple(
     f"""
@@ -184,12 +213,28 @@ UPDATE matched m SET copy = -1 FROM (
 WHERE m.copy = 0 AND m.is_approved AND l.subject = m.subject AND l.side = m.side
 """,
 )
-# Days whose reports repeat what this one says: they came first and must be looked at again.
-LATER_COPIES = """
-SELECT DISTINCT l.business_day AS day FROM reconciliation_lines l
-JOIN matched m ON m.subject = l.subject AND m.side = l.side
-WHERE l.is_off_day AND l.is_approved AND m.is_approved AND l.connector = $1
-  AND l.business_day > $2
+# Reports of other days that this one has changed the meaning of: later ones that repeat it, those
+# that told one half of what came and went, and those whose missing lines an earlier revision of it
+# had. They are matched again.
+MARK_LATER_COPIES = """
+UPDATE reconciliation_imports i SET is_stale = true
+WHERE i.is_current AND i.connector = $1 AND i.business_day > $2 AND EXISTS (
+    SELECT FROM reconciliation_lines l JOIN matched m ON m.subject = l.subject AND m.side = l.side
+    WHERE l.is_off_day AND l.is_approved AND m.is_approved AND l.import_id = i.id)
+"""
+MARK_OTHER_HALVES = """
+UPDATE reconciliation_imports i SET is_stale = true
+WHERE i.is_current AND i.connector = $1 AND i.business_day <> $2 AND EXISTS (
+    SELECT FROM reconciliation_breaks b JOIN matched m ON m.subject = b.subject
+    WHERE b.connector = $1 AND b.business_day = i.business_day AND b.kind = 'status'
+      AND b.status IN ('open', 'proposed') AND m.is_approved)
+"""
+MARK_EXPLAINED = """
+UPDATE reconciliation_imports i SET is_stale = true
+WHERE i.is_current AND i.connector = $1 AND i.business_day <> $2 AND EXISTS (
+    SELECT FROM reconciliation_breaks b JOIN reconciliation_lines l ON l.subject = b.subject
+    WHERE b.connector = $1 AND b.business_day = i.business_day AND b.kind = 'missing_there'
+      AND b.status = 'resolved' AND l.import_id = $3)
 """
 
 _OURS_JSON = """jsonb_build_object('reference', {o}.subject, 'status', {o}.{status},
@@ -231,18 +276,19 @@ FROM matched m, LATERAL (
         WHEN NOT m.is_approved THEN
             CASE WHEN m.o_status IN ('approved', 'unknown') AND NOT EXISTS (
                 SELECT FROM matched t
-                WHERE t.is_approved AND t.side = m.side AND t.subject = m.subject)
+                WHERE t.side = m.side AND t.subject = m.subject
+                  AND (t.is_approved OR t.number < m.number))
             THEN ARRAY['status'] END
         WHEN m.is_crossed OR m.o_status IN ('declined', 'held', 'unknown') THEN ARRAY['status']
-        WHEN m.o_status = 'reversed' THEN
-            CASE WHEN m.side = 'payment' AND NOT EXISTS (
-                SELECT FROM matched t
-                WHERE t.is_approved AND t.side = 'refund' AND t.subject = m.subject)
-              AND NOT EXISTS (
-                SELECT FROM reconciliation_lines l
-                WHERE l.is_approved AND l.side = 'refund' AND l.subject = m.subject
-                  AND l.connector = $1 AND l.business_day <> $2)
-            THEN ARRAY['status'] END
+        -- What came and went: either both were reported, on whatever days, or neither.
+        WHEN m.o_status = 'reversed' AND NOT EXISTS (
+            SELECT FROM matched t
+            WHERE t.is_approved AND t.side <> m.side AND t.subject = m.subject)
+          AND NOT EXISTS (
+            SELECT FROM reconciliation_lines l
+            WHERE l.is_approved AND l.side <> m.side AND l.subject = m.subject
+              AND l.connector = $1 AND l.business_day <> $2)
+        THEN ARRAY['status']
         WHEN m.currency <> m.o_currency THEN ARRAY['currency']
         ELSE array_remove(ARRAY[
             CASE WHEN m.amount <> m.o_amount THEN 'amount' END,

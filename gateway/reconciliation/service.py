@@ -15,7 +15,7 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.reconciliation.breaks import Breaks
 from gateway.reconciliation.days import can_be_reported
-from gateway.reconciliation.imports import Imported, Imports, Origin
+from gateway.reconciliation.imports import Imports, Origin
 from gateway.reconciliation.model import ImportView
 from gateway.reconciliation.settling import Settling
 
@@ -72,15 +72,10 @@ class Reconciliation:
         except ReportError as error:
             log.error("a report cannot be used", connector=connector, reason=str(error))
             raise _wrong("", f"The report cannot be used: {error}.") from None
-        await self._follow(connector, imported)
-        shown = await self._shown(connector, day)
-        return shown, imported.is_new
-
-    async def _follow(self, connector: str, imported: Imported) -> None:
-        for day in imported.later_days:
-            await self._settling.match_again(connector, day)
         if imported.is_new:
             await self._settling.sweep(wait=True)
+        shown = await self._shown(connector, day)
+        return shown, imported.is_new
 
     async def _shown(self, connector: str, day: date) -> ImportView:
         found = await self._breaks.days(

@@ -103,7 +103,7 @@ class Settling:
                 await self._pool.execute(store.TOLD, row["id"])
             if len(rows) < _AT_ONCE_MAX:
                 # Once all is told: a day is matched as a whole.
-                for row in await self._pool.fetch(store.ENDED):
+                for row in await self._pool.fetch(store.TO_MATCH):
                     await self.match_again(row["connector"], row["day"])
             counted = await self._pool.fetch(store.OPEN_BY_KIND)
             self._open = {row["kind"]: row["count"] for row in counted}

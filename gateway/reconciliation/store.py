@@ -17,7 +17,7 @@ INSERT INTO reconciliation_imports (id, connector, business_day, revision, is_cu
 VALUES ($1, $2, $3, $4, true, $5, $6, $7, $8, $9, $10, $11, $8)
 """
 UPDATE_IMPORT = """
-UPDATE reconciliation_imports SET matched = $2, matched_at = $3 WHERE id = $1
+UPDATE reconciliation_imports SET matched = $2, matched_at = $3, is_stale = false WHERE id = $1
 """
 
 # Breaks of a day, brought to what was found: gone, changed, new. $1 connector, $2 day.
@@ -85,9 +85,11 @@ WHERE kind = 'status' AND status IN ('open', 'proposed') AND NOT is_told AND sub
 ORDER BY id LIMIT $1
 """
 TOLD = "UPDATE reconciliation_breaks SET is_told = true WHERE id = $1"
-# Days whose doubts have ended since.
-ENDED = """
-SELECT DISTINCT b.connector, b.business_day AS day FROM reconciliation_breaks b
+# Days whose doubts have ended since, or that another day's report has changed the meaning of.
+TO_MATCH = """
+SELECT connector, business_day AS day FROM reconciliation_imports WHERE is_current AND is_stale
+UNION
+SELECT b.connector, b.business_day AS day FROM reconciliation_breaks b
 WHERE b.kind = 'status' AND b.status IN ('open', 'proposed') AND b.ours ->> 'status' = 'unknown'
   AND NOT EXISTS (
     SELECT FROM attempts a

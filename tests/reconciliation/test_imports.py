@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -87,6 +88,17 @@ async def take(
     return await Imports(pool, lambda: now_ms).take(
         connector, REPORTS[connector], day, arriving(), ORIGIN
     )
+
+
+async def match_stale(pool: asyncpg.Pool, connector: str) -> list[date]:
+    """Match again the days that say they must be, as a worker does; returns them."""
+    rows = await pool.fetch(
+        "SELECT business_day FROM reconciliation_imports WHERE is_current AND is_stale"
+    )
+    days = [row["business_day"] for row in rows]
+    for day in days:
+        await Imports(pool, lambda: NOW_MS).match_again(connector, REPORTS[connector], day)
+    return days
 
 
 async def broken(pool: asyncpg.Pool, *, day: date | None = None) -> list[tuple[str, str]]:
@@ -260,7 +272,8 @@ async def test_what_was_undone_may_be_reported_with_its_undoing_or_not_at_all(
     assert await broken(pool) == [("status", over.attempt)]
     assert await posted(pool) == {}
     await take(pool, "humo", humo_file(NEXT, [humo_row(NEXT, over.attempt, 1_000, **back)]), NEXT)
-    await Imports(pool, lambda: NOW_MS).match_again("humo", REPORTS["humo"], DAY)
+    assert await broken(pool, day=NEXT) == []
+    assert await match_stale(pool, "humo") == [DAY]
     assert await broken(pool) == []
     assert await posted(pool) == {}, "what came and went is even"
 
@@ -327,6 +340,46 @@ async def test_what_a_processor_reports_a_day_late_is_resolved_by_itself(
     assert (await posted(pool))["processor:visa"] == -2_000
 
 
+async def test_a_correction_that_takes_a_late_line_away_opens_what_it_had_explained(
+    pool: asyncpg.Pool,
+) -> None:
+    """Resolved by the report of the next day, missing again once that one is corrected."""
+    late, _ = await make(pool, "humo", noon_ms(DAY), count=2)
+    row = humo_row(DAY, late.attempt, 1_000)
+    await take(pool, "humo", humo_file(DAY, []))
+    await take(pool, "humo", humo_file(NEXT, [row]), NEXT)
+    assert len(await broken(pool)) == 1
+    await take(pool, "humo", humo_file(NEXT, []), NEXT)
+    assert await match_stale(pool, "humo") == [DAY]
+    assert len(await broken(pool, day=DAY)) == 2
+    assert await posted(pool) == {}
+    assert await match_stale(pool, "humo") == []
+
+
+@pytest.mark.parametrize("connector", ["humo", "visa"])
+async def test_what_is_reversed_by_hand_weeks_later_is_known_still(
+    pool: asyncpg.Pool, connector: str
+) -> None:
+    """The line is of the day of the reversal, the attempt of long before."""
+    before = DAY - timedelta(days=20)
+    (old,) = await make(pool, connector, noon_ms(before), state="reversed")
+    (stands,) = await make(pool, connector, noon_ms(before), first=5)
+    changes: dict[str, dict[str, str]] = {
+        "humo": {"operation": "REVERSAL", "original": "SOAP_SMS"},
+        "visa": {"transaction_code": "25"},
+    }
+    for day, changed in ((before, {}), (DAY, changes[connector])):
+        if connector == "humo":
+            names = [old.attempt, stands.attempt]
+            file = humo_file(day, [humo_row(day, name, 1_000, **changed) for name in names])
+        else:
+            file = visa_file([visa_row(day, one.rrn, 1_000, **changed) for one in (old, stands)])
+        await take(pool, connector, file, day)
+    assert await match_stale(pool, connector) == [before]
+    assert await broken(pool) == [("status", stands.attempt)]
+    assert (await posted(pool))[f"processor:{connector}"] == -1_000
+
+
 @pytest.mark.parametrize("order", [(DAY, NEXT), (NEXT, DAY)])
 async def test_what_two_days_report_is_a_duplicate_of_the_later(
     pool: asyncpg.Pool, order: tuple[date, date]
@@ -336,9 +389,8 @@ async def test_what_two_days_report_is_a_duplicate_of_the_later(
     for day in order:
         time_of_it = f"{DAY:%Y%m%d}235959"
         file = humo_file(day, [humo_row(DAY, one.attempt, 1_000, time=time_of_it)])
-        imported = await take(pool, "humo", file, day)
-        for later in imported.later_days:
-            await Imports(pool, lambda: NOW_MS).match_again("humo", REPORTS["humo"], later)
+        await take(pool, "humo", file, day)
+        await match_stale(pool, "humo")
     assert await broken(pool, day=DAY) == []
     assert await broken(pool, day=NEXT) == [("duplicate", one.attempt)]
     assert (await posted(pool))["settlement:humo"] == 1_000
@@ -405,3 +457,106 @@ async def test_a_hundred_thousand_lines_in_seconds(pool: asyncpg.Pool) -> None:
     assert kinds == ["amount", "duplicate", "missing_here"] + ["missing_there"] * 10
     assert (await posted(pool))["processor:visa"] == -1_000 * (100_000 - 11)
     assert elapsed_s < 30, elapsed_s
+
+
+# Against a classification by hand ---------------------------------------------------------------
+
+STATES = ("captured", "captured", "captured", "declined", "reversed", "unknown")
+
+
+def by_hand(
+    ours: dict[str, tuple[str, int]], lines: list[tuple[str, str, int]]
+) -> list[tuple[str, str]]:
+    """Class every difference one by one.
+
+    Args:
+        ours: state and amount by reference.
+        lines: what (`done`, `declined`, `undone`), reference, amount; in their order.
+    """
+    found = []
+    by_name: dict[str, dict[str, list[int]]] = {}
+    for what, name, amount in lines:
+        by_name.setdefault(name, {"done": [], "declined": [], "undone": []})[what].append(amount)
+    for name in [*ours, *(name for name in by_name if name not in ours)]:
+        state, amount = ours.get(name, ("none", 0))
+        said = by_name.get(name, {"done": [], "declined": [], "undone": []})
+        for what in ("done", "undone"):
+            found += [("duplicate", name)] * (len(said[what]) - 1)
+        if said["done"]:
+            if state == "none":
+                found.append(("missing_here", name))
+            elif state in ("declined", "unknown") or (state == "reversed" and not said["undone"]):
+                found.append(("status", name))
+            elif said["done"][0] != amount:
+                found.append(("amount", name))
+        elif said["declined"] and state in ("captured", "unknown"):
+            found.append(("status", name))
+        elif state == "captured" and not said["declined"]:
+            found.append(("missing_there", name))
+        if said["undone"] and not (state == "reversed" and said["done"]):
+            found.append(("missing_here" if state == "none" else "status", name))
+    return sorted(found)
+
+
+def settled_by_hand(ours: dict[str, tuple[str, int]], lines: list[tuple[str, str, int]]) -> int:
+    """What of a report is settled: what is said once, rightly, and is so here."""
+    net = 0
+    for name, (state, amount) in ours.items():
+        done = [told for what, about, told in lines if (what, about) == ("done", name)]
+        is_undone = any((what, about) == ("undone", name) for what, about, _ in lines)
+        if state == "captured" or (state == "reversed" and is_undone):
+            net += amount if done[:1] == [amount] else 0
+        if state == "reversed" and is_undone and done:
+            net -= amount
+    return net
+
+
+def report(rng: random.Random, names: list[str]) -> list[tuple[str, str, int]]:
+    """What a careless processor may say of these and of others."""
+    lines = []
+    for name in [*names, "alien-1", "alien-2"]:
+        for what, least in (("done", 0.75), ("done", 0.1), ("declined", 0.15), ("declined", 0.1)):
+            if rng.random() < least:
+                lines.append((what, name, rng.choice((1_000, 1_000, 1_000, 999))))
+        for _ in range(rng.choice((0, 0, 0, 0, 1, 1, 2))):
+            lines.append(("undone", name, 1_000))
+    rng.shuffle(lines)
+    return lines
+
+
+def written(day: date, lines: list[tuple[str, str, int]]) -> bytes:
+    """The same as HUMO's file."""
+    changes = {
+        "done": {},
+        "declined": {"code": "116"},
+        "undone": {"operation": "RETURN", "original": "SOAP_SMS"},
+    }
+    return humo_file(
+        day, [humo_row(day, name, amount, **changes[what]) for what, name, amount in lines]
+    )
+
+
+async def test_any_report_is_classed_as_by_hand_and_again_when_corrected(
+    pool: asyncpg.Pool,
+) -> None:
+    """Sixty days, each reported twice: what is open afterwards is what the second one leaves."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    for number in range(60):
+        day = DAY - timedelta(days=3 * number)
+        ours = {}
+        for state in sorted(set(STATES)):
+            count = rng.randrange(4)
+            for one in await make(pool, "humo", noon_ms(day), count=count, state=state):
+                ours[one.attempt] = (state, 1_000)
+        for _ in range(2):
+            lines = report(rng, list(ours))
+            await take(pool, "humo", written(day, lines), day)
+            context = (seed, number, lines, ours)
+            assert sorted(await broken(pool, day=day)) == by_hand(ours, lines), context
+            net = await pool.fetchval(
+                "SELECT sum(net_minor) FROM reconciliation_settlements WHERE business_day = $1",
+                day,
+            )
+            assert (net or 0) == settled_by_hand(ours, lines), context
+    assert sum((await posted(pool)).values()) == 0

@@ -541,7 +541,7 @@ def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> D
         )
     )
     metrics.gauge("door_limit", "Requests that may be inside.", lambda: float(door.limit))
-    metrics.gauge("door_inside", "Requests inside.", lambda: float(door.inside))
+    metrics.gauge("door_inside", "Requests inside.", lambda: float(sum(door.inside)))
     metrics.gauge("door_in_flight", "Requests unanswered.", lambda: float(door.in_flight))
     metrics.family(
         "door_shed",

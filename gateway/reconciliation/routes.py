@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import body_as, no_body, query_as
@@ -143,6 +144,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="List processors' reports as they stand, newest business day first",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             query=DaysQuery,
             answers={200: DaysPage},
             problems=("invalid-query", "invalid-cursor"),
@@ -154,6 +156,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="Fetch a processor's report of a business day and match it",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.REPORT,
             body=ImportBody,
             answers={200: ImportView, 201: ImportView},
             problems=("processor-unavailable",),
@@ -165,6 +168,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="List differences between reports and what was done here, oldest first",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             query=BreaksQuery,
             answers={200: BreaksPage},
             problems=("invalid-query", "invalid-cursor"),
@@ -176,6 +180,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="Get a break with its two sides",
             tag=_TAG,
             scope=_READ,
+            priority=Priority.REPORT,
             answers={200: BreakView},
             problems=("not-found",),
         ),
@@ -186,6 +191,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="Propose to accept a break, or to post an entry; another operator approves",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.PAYMENT,
             body=ProposalBody,
             answers={201: BreakView},
             problems=("not-found", "invalid-state"),
@@ -197,6 +203,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             summary="Close a break as another operator proposed",
             tag=_TAG,
             scope=_WRITE,
+            priority=Priority.PAYMENT,
             answers={200: BreakView},
             problems=("not-found", "four-eyes-required", "invalid-state"),
         ),

@@ -33,11 +33,11 @@ from tests.http.test_callbacks import event, signed
 from tests.payments.books import SCHEMES, fresh_amount
 
 IS_LONG = int(os.environ.get("OQIM_SEEDS", "1")) > 1
-# A second of silence opens a breaker, another later it is tried again; few calls at once.
+# Little silence opens a breaker, and as little later it is tried again; few calls at once.
 LINKS: dict[str, Any] = {
-    "timeout_ms": 1_000,
+    "timeout_ms": 600,
     "breaker_failures_max": 5,
-    "breaker_open_ms": 1_000,
+    "breaker_open_ms": 600,
     "in_flight_max": 32,
 }
 # A neighbour's median and ninetieth percentile may change by so much.
@@ -161,7 +161,6 @@ async def is_changed_little(
         healthy, spoilt = await blocks()
         for name in quantiles:
             ratios[name].append(spoilt[name] / healthy[name])
-        print(number, healthy, spoilt)
         if number >= PAIRS_MIN and all(median(one) < CHANGE_MAX for one in ratios.values()):
             return ratios
     pytest.fail(f"the neighbours are {ratios} times as slow")
@@ -178,14 +177,18 @@ def of_others(told: Order, scheme: str) -> dict[str, float]:
 async def fails_fast(door: House, clients: Clients, scheme: str, user: int) -> None:
     """Wait until a payment of this processor is refused at once, with nothing sent."""
 
-    async def refused() -> bool:
+    async def is_refused() -> bool:
         one = clients.want(user, door.purchase(user, scheme, fresh_amount()))
         started = time.monotonic()
         reply = await ask(door, one)
         assert reply is not None, "the worker lives"
         return reply.code == "processor-unavailable" and time.monotonic() - started < 0.5
 
-    await until(refused, within_s=FAIL_FAST_WITHIN_S)
+    async def all_are() -> bool:
+        return all(await asyncio.gather(*(is_refused() for _ in range(5))))
+
+    # A breaker that is half open lets one through now and then.
+    await until(all_are, within_s=FAIL_FAST_WITHIN_S)
 
 
 async def heals(door: House, clients: Clients, scheme: str, user: int) -> None:
@@ -227,10 +230,10 @@ async def test_a_silent_processor(sandbox: House, clients: Clients, seed: int) -
         await crowding.ask(1.0, **streams)
 
         async def blocks() -> tuple[dict[str, float], dict[str, float]]:
-            healthy = of_others(await crowding.ask(1.5, **streams), scheme)
+            healthy = of_others(await crowding.ask(1.2, **streams), scheme)
             proxies[scheme].toxic = Toxic(is_black_hole=True)
             await fails_fast(door, clients, scheme, seed % 50)
-            told = await crowding.ask(1.5, **streams)
+            told = await crowding.ask(1.2, **streams)
             # What probed is in doubt; nothing else was sent.
             assert set(told[scheme]["statuses"]) <= {"202", "503"}, told[scheme]
             assert told[scheme]["hints"] == told[scheme]["statuses"]["503"]
@@ -251,21 +254,21 @@ async def test_a_processor_that_slows_down(sandbox: House, clients: Clients, see
     """From at once to five seconds: it fills its own places, and none of its neighbours'."""
     scheme = SCHEMES[(seed + 1) % 3]
     async with AsyncExitStack() as stack:
-        beside, _ = await neighbours(sandbox, stack, LINKS | {"timeout_ms": 2_000})
+        beside, _ = await neighbours(sandbox, stack, LINKS | {"timeout_ms": 1_000})
         requests = {one: payments_of(sandbox, one) for one in SCHEMES}
         crowding = await stack.enter_async_context(crowd(beside.door, requests))
         streams = {one: {"per_second": 25, "connections": 120} for one in SCHEMES}
         await crowding.ask(1.0, **streams)
 
         async def ramp() -> None:
-            for seconds in (0.2, 0.5, 1.0, 2.0, 5.0):
+            for seconds in (0.2, 0.4, 0.8, 1.6, 5.0):
                 slow = {"kind": "delay", "rate": 1.0, "seconds": seconds}
                 await sandbox.simulator("POST", scheme, "/_sim/faults", slow)
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.3)
 
         async def blocks() -> tuple[dict[str, float], dict[str, float]]:
-            healthy = of_others(await crowding.ask(2.0, **streams), scheme)
-            told, _ = await asyncio.gather(crowding.ask(2.0, **streams), ramp())
+            healthy = of_others(await crowding.ask(1.5, **streams), scheme)
+            told, _ = await asyncio.gather(crowding.ask(1.5, **streams), ramp())
             await sandbox.simulator("DELETE", scheme, "/_sim/faults")
             assert set(told[scheme]["statuses"]) <= {"201", "202", "503"}, told[scheme]
             spoilt = of_others(told, scheme)
@@ -403,8 +406,8 @@ async def test_a_burst_of_callbacks(sandbox: House, clients: Clients) -> None:
 
 # Three times the peak -----------------------------------------------------------------------
 
-USERS = 1_000
-SECONDS = 5.0 if IS_LONG else 2.5
+USERS = 1_000 if IS_LONG else 400
+SECONDS = 5.0 if IS_LONG else 1.5
 GOOD_MIN = 0.8
 
 
@@ -494,7 +497,6 @@ async def test_three_times_the_peak(scheme: str) -> None:
                 **{f"cancels{number}": {"per_second": 9, "connections": 20, "is_once": True}},
                 **{f"callbacks{number}": {"per_second": 18, "connections": 40, "is_once": True}},
             )
-            print(json.dumps(told, indent=1), peak)
             _check_classes(told, number)
             shares.append(told["payments"]["good_per_second"] / peak)
             if len(shares) >= PAIRS_MIN and median(shares) >= GOOD_MIN:

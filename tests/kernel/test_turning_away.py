@@ -103,12 +103,16 @@ class Place:
     release: asyncio.Event
 
     def fill(self) -> None:
-        """Have everything inside that may be, and the last of it turned away."""
-        self.door.inside = self.door.limit
+        """Have everything inside that may be, and one more of it turned away."""
+        self.inside(self.door.limit)
         assert not self.door.admits(Priority.SETTLING)
 
+    def inside(self, count: int) -> None:
+        """Have so many inside that settle."""
+        self.door.inside[Priority.SETTLING] = count
+
     def empty(self) -> None:
-        self.door.inside = 0
+        self.inside(0)
 
 
 def _routes(seen: list[Request], release: asyncio.Event) -> list[Route]:
@@ -229,7 +233,7 @@ async def test_the_connection_is_kept_and_serves_again() -> None:
         for _ in range(3):
             assert (await caller.ask(PAY)).status == 200
         assert [one.body for one in place.seen] == [BODY] * 4
-        assert (place.door.inside, place.door.in_flight, place.door.arriving) == (0, 0, 0)
+        assert (sum(place.door.inside), place.door.in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +291,7 @@ async def test_each_kind_by_its_share() -> None:
     """Six of ten inside: no report; callbacks by a template's path come in up to the last place."""
     async with opened() as place, calling(place) as caller:
         place.fill()
-        place.door.inside = 6
+        place.inside(6)
         asked = [
             (b"GET /v1/report HTTP/1.1", 503),
             (b"GET /v1/wait HTTP/1.1", 503),
@@ -296,10 +300,10 @@ async def test_each_kind_by_its_share() -> None:
         ]
         for first, status in asked:
             assert status == (await caller.ask(request(first=first))).status, first
-        place.door.inside = 9
+        place.inside(9)
         for first, status in [(asked[2][0], 503), (asked[3][0], 200)]:
             assert status == (await caller.ask(request(first=first))).status, first
-        assert place.door.arriving == 0
+        assert sum(place.door.inside) == 9
 
 
 async def test_unknown_paths_are_answered_as_ever() -> None:
@@ -317,7 +321,7 @@ async def test_a_stream_takes_no_place() -> None:
         caller.writer.write(request(first=b"GET /v1/events HTTP/1.1"))
         async with asyncio.timeout(5):
             await caller.reader.readuntil(b"x")
-        assert (place.door.inside, place.door.in_flight) == (0, 0)
+        assert (sum(place.door.inside), place.door.in_flight) == (0, 0)
 
 
 async def test_a_client_that_leaves_leaves_nothing() -> None:
@@ -330,4 +334,4 @@ async def test_a_client_that_leaves_leaves_nothing() -> None:
                 caller.writer.write(PAY)
         async with calling(place) as caller:
             assert (await caller.ask(PAY)).status == 200
-        assert (place.door.inside, place.door.in_flight, place.door.arriving) == (0, 0, 0)
+        assert (sum(place.door.inside), place.door.in_flight) == (0, 0)

@@ -3,7 +3,8 @@
 Counts what is *inside*: requests that the worker itself has work with. One that waits for a
 processor is outside meanwhile, so that a slow processor takes no places of others. How many may be
 inside follows the time that they spend there: by Little's law, the number that would spend just
-`delay_target_ms`. Whoever is less important may fill a smaller share of it.
+`delay_target_ms`. Whoever is less important may fill a smaller share of it, and counts whoever is
+as important or more: nobody is turned away because of somebody who matters less.
 
 Decides by a few comparisons, never awaits, and knows neither routes nor what is asked.
 """
@@ -51,7 +52,7 @@ class DoorPolicy:
             bounds it moves between.
         delay_target_ms: how long a request may spend inside, on average, before fewer are let in.
         payments_percent, reads_percent, reports_percent: the share of either limit that each may
-            fill, counting everything inside; what settles may fill all of it.
+            fill together with whatever matters more; what settles may fill all of it.
     """
 
     in_flight_max: int = 4_096
@@ -125,14 +126,14 @@ class Ticket:
         self._outside += 1
         if self._outside == 1 and self._is_open:
             self._left_at = time.perf_counter()
-            self._door.inside -= 1
+            self._door.inside[self._priority] -= 1
 
     def come_back(self) -> None:
         """Go on: never refused, since what was sent must be brought to its end."""
         self._outside -= 1
         if self._outside == 0 and self._is_open:
             self._outside_s += time.perf_counter() - self._left_at
-            self._door.inside += 1
+            self._door.inside[self._priority] += 1
 
     def close(self) -> float:
         """Give the place back, once; returns the seconds since it was taken."""
@@ -182,18 +183,17 @@ class Door:
     """Counts requests and decides who comes in.
 
     Attributes:
-        inside: requests that the worker has work with.
+        inside: requests that the worker has work with, by priority; among them those let in by
+            their first bytes that are not looked at yet.
         in_flight: those and the ones that wait for processors.
-        arriving: requests let in by their first bytes that are not counted as inside yet.
         is_pressed: whether anybody was turned away lately.
         shed: how many were turned away, by priority.
         limit: how many may be inside.
     """
 
     def __init__(self, policy: DoorPolicy) -> None:
-        self.inside = 0
+        self.inside = [0] * len(Priority)
         self.in_flight = 0
-        self.arriving = 0
         self.is_pressed = False
         self.shed = [0] * len(Priority)
         self._policy = policy
@@ -223,8 +223,8 @@ class Door:
     def admits(self, priority: Priority) -> bool:
         """Whether one more of this kind may come in; one that may not is counted."""
         if (
-            self.inside + self.arriving < self._bounds[priority]
-            and self.in_flight + self.arriving < self._in_flight_bounds[priority]
+            sum(self.inside[: priority + 1]) < self._bounds[priority]
+            and self.in_flight < self._in_flight_bounds[priority]
         ):
             return True
         self.shed[priority] += 1
@@ -235,15 +235,16 @@ class Door:
     def enter(self, priority: Priority) -> Ticket:
         """Take a place for a request that was admitted; to be closed."""
         self.in_flight += 1
-        self.inside += 1
-        if self.inside > self._inside_max:
-            self._inside_max = self.inside
+        self.inside[priority] += 1
+        inside = sum(self.inside)
+        if inside > self._inside_max:
+            self._inside_max = inside
         return Ticket(self, priority)
 
     def left(self, priority: Priority, inside_s: float, *, is_inside: bool) -> None:
         """Take note of a request that was answered after so long inside."""
         self.in_flight -= 1
-        self.inside -= is_inside
+        self.inside[priority] -= is_inside
         self._delays_s[priority] += inside_s
         self._samples[priority] += 1
 
@@ -280,7 +281,7 @@ class Door:
             self._bounds = self._bounds_of(self.limit)
         self._delays_s = [0.0] * len(Priority)
         self._samples = [0] * len(Priority)
-        self._inside_max = self.inside
+        self._inside_max = sum(self.inside)
         self._shed_before = shed
         self._calm_intervals += 1
         if self._calm_intervals > _PRESSED_FOR_INTERVALS:

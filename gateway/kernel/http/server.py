@@ -21,7 +21,7 @@ from gateway.core import Core, Refusal
 from gateway.kernel.clock import Clock, system_clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
-from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority
+from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority, Ticket
 from gateway.kernel.http.glance import Glance, glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
@@ -101,7 +101,7 @@ class HttpFront:
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one aiohttp request."""
         connection = http.protocol
-        was_let_in = isinstance(connection, _Connection) and connection.arrived()
+        ticket = connection.take_ticket() if isinstance(connection, _Connection) else None
         request_id = http.headers.get("X-Request-Id", "")
         if not _REQUEST_ID.match(request_id):
             request_id = new_id("req_", self._clock())
@@ -109,9 +109,10 @@ class HttpFront:
         route_name, priority = "none", Priority.READ
         if isinstance(found, Found):
             route_name, priority = found.route.path, found.route.priority
-        if not was_let_in and not self.door.admits(priority):
-            return _aiohttp_response(self.shed_answer.response(request_id), request_id)
-        ticket = self.door.enter(priority)
+        if ticket is None:
+            if not self.door.admits(priority):
+                return _aiohttp_response(self.shed_answer.response(request_id), request_id)
+            ticket = self.door.enter(priority)
         CURRENT.set(ticket)
         response: Response | Stream
         try:
@@ -198,12 +199,10 @@ class HttpFront:
         finally:
             self._reports.release()
 
-    def turns_away(self, seen: Glance) -> bool | None:
-        """Whether a request that was only glanced at is turned away; None when nobody can tell."""
+    def priority_of(self, seen: Glance) -> Priority | None:
+        """What a request that was only glanced at is for; None when there is no such route."""
         found = self._table.find(seen.method, seen.path)
-        if not isinstance(found, Found):
-            return None
-        return not self.door.admits(found.route.priority)
+        return found.route.priority if isinstance(found, Found) else None
 
     def new_request_id(self) -> bytes:
         return new_id("req_", self._clock()).encode()
@@ -318,7 +317,7 @@ class _Connection(web.RequestHandler):
     pressed never reaches its parser.
     """
 
-    __slots__ = ("_answered", "_front", "_has_arrived", "_is_between")
+    __slots__ = ("_answered", "_front", "_is_between", "_ticket")
 
     def __init__(self, front: HttpFront, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -327,8 +326,8 @@ class _Connection(web.RequestHandler):
         self._is_between = True
         # Requests whose answers were handed to the socket, of `_request_count`.
         self._answered = 0
-        # A request was let in by its first bytes, and is not counted as inside yet.
-        self._has_arrived = False
+        # Of a request that was let in by its first bytes, and is not looked at yet.
+        self._ticket: Ticket | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; while the door is pressed, look at them first."""
@@ -342,13 +341,13 @@ class _Connection(web.RequestHandler):
             return
         seen = glance(data) if self._is_idle() else None
         if seen is not None and self._is_between:
-            is_away = self._front.turns_away(seen)
-            if is_away:
-                self._turn_away(seen)
-                return
-            if is_away is False and not self._has_arrived:
-                self._has_arrived = True
-                self._front.door.arriving += 1
+            door, priority = self._front.door, self._front.priority_of(seen)
+            if priority is not None:
+                if not door.admits(priority):
+                    self._turn_away(seen)
+                    return
+                self._give_up_ticket()
+                self._ticket = door.enter(priority)
         super().data_received(data)
         # One plain request went in and came out as one, body and all: nothing of it is left.
         self._is_between = (
@@ -378,16 +377,19 @@ class _Connection(web.RequestHandler):
         self._answered += 1
         return finished
 
-    def arrived(self) -> bool:
-        """Return whether a request was let in by its first bytes; it is not arriving any more."""
-        has_arrived = self._has_arrived
-        if has_arrived:
-            self._has_arrived = False
-            self._front.door.arriving -= 1
-        return has_arrived
+    def take_ticket(self) -> Ticket | None:
+        """Return the place that the request about to be looked at was given, if it was."""
+        ticket, self._ticket = self._ticket, None
+        return ticket
+
+    def _give_up_ticket(self) -> None:
+        """Give back the place of what came, and never was a request."""
+        ticket = self.take_ticket()
+        if ticket is not None:
+            ticket.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.arrived()
+        self._give_up_ticket()
         super().connection_lost(exc)
 
     def handle_error(

@@ -94,7 +94,8 @@ class Presence:
         """Note that sessions have ended, so that their state goes."""
         for session_id in session_ids:
             self._sights.pop(session_id, None)
-            self._ended[session_id] = user_id
+            if len(self._ended) < NOTED_MAX:
+                self._ended[session_id] = user_id
 
     async def of(self, user_id: str, session_ids: Sequence[str]) -> dict[str, Sight]:
         """Return the last sights of a customer's sessions, by id; some or all may be unknown.

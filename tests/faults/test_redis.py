@@ -263,6 +263,9 @@ async def test_failover_that_loses_what_was_written_last(grounded: House) -> Non
     url = urlsplit(grounded.description["redis_url"])
     address = (str(url.hostname), int(url.port or 0))
     old = await log_in(grounded)
+    async with live(grounded) as client:
+        # By default a first copy waits for other replicas to join.
+        await client.config_set("repl-diskless-sync-delay", 0)
     async with (
         proxy_before(*address) as link,
         replica_of(grounded, link.listening_port) as replica,

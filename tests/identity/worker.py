@@ -125,6 +125,7 @@ class Worker:
     keys: SigningKeys
     tokens: Tokens
     clients: Clients
+    users: Users
     sessions: Sessions
     revocations: RevocationLog
     feed: RevocationFeed
@@ -350,6 +351,7 @@ async def running_worker(
             keys=keys,
             tokens=tokens,
             clients=clients,
+            users=users,
             sessions=sessions,
             revocations=revocations,
             feed=feed,

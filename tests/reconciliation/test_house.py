@@ -145,15 +145,21 @@ async def test_a_day_of_every_kind_of_payment_matches_to_the_last_line(house: Ho
 # Files ------------------------------------------------------------------------------------------
 
 
+async def svgate_report(house: House, method: str) -> Any:
+    """Ask SVGate for its report of today."""
+    order: dict[str, Any] = {"range": {"from": f"{today():%Y%m%d}", "to": f"{today():%Y%m%d}"}}
+    order |= {"pageNumber": 0, "pageSize": 1_000}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"report": order}}
+    url = house.description["simulators"]["uzcard"]
+    async with house.http.post(url, json=asked, headers=BASIC) as reply:
+        return (await reply.json())["result"]
+
+
 async def true_file(house: House, scheme: str) -> bytes:
     """The processor's own report of today, as a file."""
     url = house.description["simulators"][scheme]
     if scheme == "uzcard":
-        order = {"range": {"from": f"{today():%Y%m%d}", "to": f"{today():%Y%m%d}"}}
-        order |= {"pageNumber": 0, "pageSize": 1_000}
-        asked = {"jsonrpc": "2.0", "id": 1, "method": "report.detail", "params": {"report": order}}
-        async with house.http.post(url, json=asked, headers=BASIC) as reply:
-            page = (await reply.json())["result"]
+        page = await svgate_report(house, "report.detail")
         assert page["last"], "a page is enough"
         return uzcard_file(page["content"])
     path = {"visa": "clearing", "humo": "report"}[scheme]
@@ -286,6 +292,17 @@ async def test_processors_add_their_days_up_as_their_files_do(house: House) -> N
     assert [told[name] for name in names] == trailer[2:5]
     assert told["credits_reversal_amount"] == trailer[5]
     assert len(rows) == int(trailer[1])
+
+    items = (await svgate_report(house, "report.detail"))["content"]
+    sums = await svgate_report(house, "report.sum")
+    for kind in ("DEBIT", "CREDIT", "REVERSAL"):
+        expected = sum(
+            one["amount"] for one in items if (one["tranType"], one["status"]) == (kind, "OK")
+        )
+        assert sums[f"{kind.lower()}Sum"] == expected > 0
+    short = (await svgate_report(house, "report.short"))["content"]
+    assert [one["ext"] for one in short] == [one["ext"] for one in items]
+    assert not any("pan" in one for one in short)
 
 
 # Payments in doubt ------------------------------------------------------------------------------

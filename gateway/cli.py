@@ -250,7 +250,13 @@ def reconcile(
         with Counter("bytes", sys.stderr) as counter:
             told = asyncio.run(
                 command.import_file(
-                    settings, connector, day, file, actor=actor, on_progress=counter.advance
+                    settings,
+                    connector,
+                    day,
+                    file,
+                    actor=actor,
+                    on_progress=counter.advance,
+                    on_read=lambda: print("… read; matching", file=sys.stderr, flush=True),
                 )
             )
     except (command.ReconcileError, settings_module.SettingsError) as error:

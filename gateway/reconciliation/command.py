@@ -44,11 +44,13 @@ async def import_file(
     *,
     actor: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_read: Callable[[], None] = lambda: None,
 ) -> Told:
     """Import the file of a business day's report into the database of the settings.
 
     Args:
         on_progress: told how many bytes of how many were read.
+        on_read: told that the whole file was read, and is matched from then on.
 
     Raises:
         ReconcileError: no such connector, or a file that cannot be read or used.
@@ -65,7 +67,7 @@ async def import_file(
     try:
         imports = Imports(pool, system_clock)
         imported = await imports.take(
-            connector, reports, day, _parts(file, on_progress), Origin("file", actor)
+            connector, reports, day, _parts(file, on_progress, on_read), Origin("file", actor)
         )
         row = await pool.fetchrow(store.GET_IMPORT, imported.id)
         counted = await pool.fetch(store.OPEN_OF_DAY, connector, day)
@@ -87,10 +89,13 @@ def _loaded(settings: Settings, connector: str) -> dict[str, Connector]:
     return loading.load([connector], settings.connector_settings, {}, nobody)
 
 
-async def _parts(file: Path, on_progress: Callable[[int, int], None]) -> AsyncIterator[bytes]:
+async def _parts(
+    file: Path, on_progress: Callable[[int, int], None], on_read: Callable[[], None]
+) -> AsyncIterator[bytes]:
     total, done = (await asyncio.to_thread(file.stat)).st_size, 0
     with file.open("rb") as opened:
         while part := await asyncio.to_thread(opened.read, _PART_BYTES):
             done += len(part)
             yield part
             on_progress(done, total)
+    on_read()

@@ -223,6 +223,7 @@ def doctored(scheme: str, file: bytes, names: dict[str, str]) -> bytes:
     return uzcard_file([*left, by_ext[names["twice"]], more])
 
 
+@pytest.mark.fault(rows=[65], what="a line missing, extra, twice, of another amount; then mended")
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_a_doctored_file_is_found_out_and_the_true_one_mends_it(
     house: House, scheme: str
@@ -333,6 +334,7 @@ async def test_what_nobody_could_tell_a_report_settles(house: House) -> None:
     assert balances["processor:uzcard"] == 0
 
 
+@pytest.mark.fault(rows=[65], what="a report that declines what succeeded")
 async def test_what_contradicts_an_end_is_a_conflict_and_overwrites_nothing(house: House) -> None:
     """The report declines what succeeded here: a break, a review, and the payment as it was."""
     payment = await paid(house, 32, "humo", fresh_amount())

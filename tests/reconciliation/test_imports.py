@@ -193,6 +193,7 @@ async def test_humo_and_uzcard_are_known_by_ours(pool: asyncpg.Pool) -> None:
     assert balances["settlement:humo"] == balances["settlement:uzcard"] == 500 + 600 + 30 - 200
 
 
+@pytest.mark.fault(rows=[65], what="one report with one of each difference")
 async def test_every_difference_is_classed(pool: asyncpg.Pool) -> None:
     """One report with one of each; what matches beside them is settled all the same."""
     at = noon_ms(DAY)
@@ -326,6 +327,7 @@ async def test_a_corrected_report_takes_the_place_of_the_one_before(pool: asyncp
     assert await pool.fetchval("SELECT count(*) FROM reconciliation_lines") == 2
 
 
+@pytest.mark.fault(rows=[65], what="a line in the report of the wrong day")
 async def test_what_a_processor_reports_a_day_late_is_resolved_by_itself(
     pool: asyncpg.Pool,
 ) -> None:
@@ -536,6 +538,7 @@ def written(day: date, lines: list[tuple[str, str, int]]) -> bytes:
     )
 
 
+@pytest.mark.fault(rows=[65], what="reports at random beside a classification by hand")
 async def test_any_report_is_classed_as_by_hand_and_again_when_corrected(
     pool: asyncpg.Pool,
 ) -> None:

@@ -160,7 +160,10 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         settings.database.url,
         size_max=settings.database.pool_size_max,
         command_timeout_s=settings.database.command_timeout_s,
-        patience=patience_of(settings.database.acquire_timeout_ms / 1000),
+        patience=patience_of(
+            own_s=settings.database.acquire_timeout_ms / 1000,
+            shared_s=settings.database.shared_acquire_timeout_ms / 1000,
+        ),
     )
     stack.push_async_callback(pool.close)
     await pools.check_durable(pool)

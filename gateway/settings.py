@@ -47,6 +47,7 @@ class Database(_Section, frozen=True):
     url: str
     pool_size_max: int
     acquire_timeout_ms: float
+    shared_acquire_timeout_ms: float
     command_timeout_s: float
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from gateway.kernel.http.admission import (
     Priority,
     Ticket,
     outside,
+    patience_of,
 )
 
 GATEWAY = Path(__file__).resolve().parents[2] / "gateway"
@@ -257,3 +259,32 @@ def test_every_route_says_its_priority() -> None:
                 assert "priority" in names, f"{path.relative_to(GATEWAY)}:{node.lineno}"
                 seen += 1
     assert seen > 50, "the routes were found"
+
+
+# Patience -----------------------------------------------------------------------------------
+
+
+async def test_how_long_a_request_waits_for_what_all_share() -> None:
+    """Its own task little, what it began for others longer; what settles as long as it takes."""
+    door, patience_s = Door(POLICY), patience_of(own_s=0.1, shared_s=1.0)
+
+    async def asked() -> float | None:
+        return patience_s()
+
+    assert patience_s() is None, "no request waits"
+    ticket = door.enter(Priority.READ)
+    ticket.task = asyncio.current_task()
+    token = CURRENT.set(ticket)
+    try:
+        assert patience_s() == 0.1
+        assert await asyncio.create_task(asked()) == 1.0
+        ticket.leave()
+        assert patience_s() is None
+        ticket.come_back()
+        assert patience_s() is None
+        ticket.close()
+        assert await asyncio.create_task(asked()) is None
+        CURRENT.set(door.enter(Priority.SETTLING))
+        assert patience_s() is None
+    finally:
+        CURRENT.reset(token)

@@ -56,10 +56,10 @@ class DoorPolicy:
     """
 
     in_flight_max: int = 4_096
-    inside_first: int = 256
-    inside_min: int = 32
+    inside_first: int = 512
+    inside_min: int = 64
     inside_max: int = 2_048
-    delay_target_ms: float = 150.0
+    delay_target_ms: float = 250.0
     payments_percent: int = 90
     reads_percent: int = 60
     reports_percent: int = 30
@@ -97,11 +97,25 @@ class DelayLimit:
 
 
 class Ticket:
-    """One request's place: inside, outside while it waits for a processor, then given back."""
+    """One request's place: inside, outside while it waits for a processor, then given back.
 
-    __slots__ = ("_door", "_is_open", "_left_at", "_outside", "_outside_s", "_priority", "_started")
+    Attributes:
+        task: what answers the request.
+    """
+
+    __slots__ = (
+        "_door",
+        "_is_open",
+        "_left_at",
+        "_outside",
+        "_outside_s",
+        "_priority",
+        "_started",
+        "task",
+    )
 
     def __init__(self, door: "Door", priority: Priority) -> None:
+        self.task: asyncio.Task[object] | None = None
         self._door = door
         self._priority = priority
         self._is_open = True
@@ -141,6 +155,8 @@ class Ticket:
         if self._outside:
             self._outside_s += now - self._left_at
         self._is_open = False
+        # The task's context holds the ticket: together they would be a cycle.
+        self.task = None
         spent_s = now - self._started
         self._door.left(self._priority, spent_s - self._outside_s, is_inside=not self._outside)
         return spent_s
@@ -164,17 +180,20 @@ def outside() -> Iterator[None]:
         ticket.come_back()
 
 
-def patience_of(request_s: float) -> Callable[[], float | None]:
+def patience_of(*, own_s: float, shared_s: float) -> Callable[[], float | None]:
     """Return how long the current task may wait for something that all requests share.
 
     Args:
-        request_s: for a request of which nothing was sent yet, and that settles nothing.
+        own_s: for a request's own task, of which nothing was sent yet, and that settles nothing.
+        shared_s: for a task that such a request has begun, and that others may wait for as well.
     """
 
     def patience_s() -> float | None:
         ticket = CURRENT.get()
         # A task that outlives the request it began for works for all.
-        return None if ticket is None or not ticket.is_open or ticket.is_patient else request_s
+        if ticket is None or not ticket.is_open or ticket.is_patient:
+            return None
+        return own_s if ticket.task is asyncio.current_task() else shared_s
 
     return patience_s
 

@@ -113,6 +113,7 @@ class HttpFront:
             if not self.door.admits(priority):
                 return _aiohttp_response(self.shed_answer.response(request_id), request_id)
             ticket = self.door.enter(priority)
+        ticket.task = asyncio.current_task()
         CURRENT.set(ticket)
         response: Response | Stream
         try:

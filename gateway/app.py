@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import asyncpg
 import structlog
@@ -18,7 +19,6 @@ from connectors.spi import CallbackEvent, Connector, Merchant
 from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
-from gateway.cards.vault import Vault
 from gateway.core import Core, RuleSet, check_version
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
@@ -54,7 +54,10 @@ from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.outside import Outside
 from gateway.kernel.redis import BoundedRedis, open_redis
-from gateway.kernel.secrets import Keys
+from gateway.kernel.secrets import Keys, KeysError
+from gateway.kernel.vault import Vault
+from gateway.kernel.vault.keyring import Keyring
+from gateway.kernel.vault.providers import ShareProvider, from_files
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
 from gateway.ledger.routes import routes as ledger_routes
@@ -120,6 +123,7 @@ class Ground:
     core: Core
     rules: RulesFeed
     vault: Vault
+    keyring: Keyring
     directory: Directory
     cursors: Cursors
 
@@ -155,6 +159,13 @@ def make_core(settings: Settings, keys: Keys, rules: RuleSet, generation: int) -
     )
 
 
+def _provider(settings: Settings) -> ShareProvider:
+    try:
+        return from_files([Path(one) for one in settings.vault.kek_shares])
+    except KeysError as error:
+        raise SettingsError(str(error)) from None
+
+
 async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> Ground:
     pool = await pools.create(
         settings.database.url,
@@ -174,7 +185,8 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
     core = make_core(settings, keys, first.rules, first.seq)
     rules = RulesFeed(pool=pool, core=core, clock=system_clock, first=first)
     stack.push_async_callback(rules.close)
-    vault = Vault(keys.vault)
+    keyring = Keyring(_provider(settings), keys.vault)
+    vault = await keyring.load(pool)
     return Ground(
         settings=settings,
         keys=keys,
@@ -185,6 +197,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         core=core,
         rules=rules,
         vault=vault,
+        keyring=keyring,
         directory=Directory(pool, core, vault, size_max=settings.core.card_cache_size_max),
         cursors=Cursors(keys.cursor),
     )
@@ -222,7 +235,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         pool=pool,
         core=ground.core,
         clock=clock,
-        also_read=(ground.rules.read, followers.watch),
+        also_read=(ground.rules.read, ground.keyring.read, followers.watch),
         age_s_max=age_s_max,
     )
     stream = RevocationStream(

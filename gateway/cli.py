@@ -25,6 +25,8 @@ app = cyclopts.App(
 
 audit = cyclopts.App(name="audit", help="Check what is stored against what it should be.")
 app.command(audit)
+vault = cyclopts.App(name="vault", help="The keys by which card numbers and secrets are sealed.")
+app.command(vault)
 rates = cyclopts.App(name="rates", help="The central bank's rates, which limits convert by.")
 app.command(rates)
 
@@ -160,7 +162,7 @@ def export_audit(
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gateway.audit import export
-    from gateway.audit.progress import Counter
+    from gateway.kernel.progress import Counter
 
     settings = _settings()
     if not settings.database.url:
@@ -196,6 +198,72 @@ def verify_audit(
     from gateway.audit import verifying
 
     raise SystemExit(verifying.verify_file(file, key=key, anchor=anchor))
+
+
+@vault.command(name="new-share")
+def new_share(file: Path) -> None:
+    """Make one custodian's share of a key-encryption key: a file of mode 0600, never overwritten.
+
+    Two at least, made and kept by different people, are one key. Name them with OQIM_KEK_SHARES,
+    separated by colons.
+    """
+    from gateway.kernel.vault.providers import make_share
+
+    try:
+        make_share(file)
+    except OSError as error:
+        raise _fail(error) from None
+    print(f"a share is in {file}; keep a copy where only its custodian can reach it")
+
+
+@vault.command(name="status")
+def vault_status() -> None:
+    """Say which data keys there are, and how many values are sealed by each."""
+    from gateway.custody import command
+
+    command.status(_vault_settings().database.url)
+
+
+@vault.command(name="rotate")
+def vault_rotate() -> None:
+    """Make a new data key, seal everything by it, and destroy the others, while payments run.
+
+    It takes about a quarter of a minute and then as long as there are values; run it again when it
+    was stopped, and it goes on.
+    """
+    from gateway.custody import command
+
+    settings = _vault_settings()
+    shares = [Path(one) for one in settings.vault.kek_shares]
+    try:
+        command.rotate(settings.database.url, shares, feed_age_s_max=settings.core.feed_age_s_max)
+    except keys_module.KeysError as error:
+        raise _fail(error) from None
+
+
+@vault.command(name="rewrap")
+def vault_rewrap(
+    *,
+    new_share: Annotated[
+        list[Path], cyclopts.Parameter(help="The new key's shares; give it once a share.")
+    ],
+) -> None:
+    """Wrap the data keys by another key-encryption key; then start the workers with its shares."""
+    from gateway.custody import command
+
+    settings = _vault_settings()
+    shares = [Path(one) for one in settings.vault.kek_shares]
+    try:
+        command.rewrap(settings.database.url, shares, new_share)
+    except keys_module.KeysError as error:
+        raise _fail(error) from None
+
+
+def _vault_settings() -> settings_module.Settings:
+    settings = _settings()
+    if not settings.database.url:
+        raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
+    return settings
 
 
 @rates.command(name="import")
@@ -239,7 +307,7 @@ def reconcile(
     tells them within seconds. Status 0: everything matches; 1: there are open breaks; 2: the file
     was not imported.
     """
-    from gateway.audit.progress import Counter
+    from gateway.kernel.progress import Counter
     from gateway.reconciliation import command
 
     settings = _settings()

@@ -4,7 +4,8 @@ Order of precedence: environment, then the files of the configuration folder. Th
 `OQIM_CONFIG_DIR`, or the default files the package carries (`config/` of the repository).
 
 Environment: `OQIM_PORT`, `OQIM_WORKERS`, `OQIM_DATABASE_URL`, `OQIM_REDIS_URL`, `OQIM_DATA_DIR`,
-`OQIM_CONFIG_DIR`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml by section).
+`OQIM_CONFIG_DIR`, `OQIM_KEK_SHARES`, `OQIM_CONNECTORS` (a JSON object merged over connectors.toml
+by section).
 """
 
 import json
@@ -124,6 +125,10 @@ class Events(_Section, frozen=True):
     streams_per_user_max: int
 
 
+class Vault(_Section, frozen=True):
+    kek_shares: list[str]
+
+
 class Audit(_Section, frozen=True):
     root_s: Annotated[float, msgspec.Meta(gt=0.0)]
 
@@ -146,6 +151,7 @@ class _File(_Section, frozen=True):
     webhooks: Webhooks
     events: Events
     audit: Audit
+    vault: Vault
 
 
 class Settings(_File, frozen=True):
@@ -225,6 +231,8 @@ def _override(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
     for name, section in (("OQIM_DATABASE_URL", "database"), ("OQIM_REDIS_URL", "redis")):
         if environment.get(name):
             tables.get(section, {})["url"] = environment[name]
+    if environment.get("OQIM_KEK_SHARES"):
+        tables.get("vault", {})["kek_shares"] = environment["OQIM_KEK_SHARES"].split(os.pathsep)
 
 
 def _connector_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,8 @@ from typing import Any
 
 import asyncpg
 
-from gateway.audit.progress import Counter
 from gateway.kernel.db.pool import CONNECTION_LOST
+from gateway.kernel.progress import Counter
 from gateway.oracle.commission import Commission, Line, commission_on, returned_by_refunds
 
 BATCH_SIZE_MAX = 1000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.audit.progress import Counter
 from gateway.audit.verify import Anchor, Report, UnreadableExport, verify
+from gateway.kernel.progress import Counter
 
 EXIT_HOLDS, EXIT_BROKEN, EXIT_UNREADABLE = 0, 1, 2
 

@@ -10,8 +10,8 @@ import asyncpg
 
 from connectors.spi import CardData, Merchant
 from gateway.cards.model import DELETED
-from gateway.cards.vault import Vault
 from gateway.core import Core
+from gateway.kernel.vault import Vault
 
 CARDS = """
 SELECT id, owner, scheme, bin, expiry, lookup, pan_sealed, token_sealed, status, version
@@ -101,16 +101,24 @@ class Directory:
     async def card(self, card_id: str) -> CardData:
         """Return a card with its number opened. Raises LookupError when there is none."""
         row = self._cards.get(card_id)
-        if row is None:
-            async with self._pool.acquire() as connection:
-                await self.read_cards(connection, [card_id])
-            row = self._cards[card_id]
+        if row is not None:
+            try:
+                return self._opened(row)
+            except KeyError:
+                # It was sealed anew since it was read, and the key of that time is gone.
+                pass
+        async with self._pool.acquire() as connection:
+            await self.read_cards(connection, [card_id])
+        return self._opened(self._cards[card_id])
+
+    def _opened(self, row: asyncpg.Record) -> CardData:
         token = row["token_sealed"]
+        bound_to = token_binding(row["id"])
         return CardData(
             scheme=row["scheme"],
-            pan=self._vault.open(row["pan_sealed"], bound_to=pan_binding(card_id)),
+            pan=self._vault.open(row["pan_sealed"], bound_to=pan_binding(row["id"])),
             expiry=row["expiry"],
-            token=self._vault.open(token, bound_to=token_binding(card_id)) if token else None,
+            token=self._vault.open(token, bound_to=bound_to) if token else None,
         )
 
     async def merchant(self, merchant_id: str) -> Merchant:

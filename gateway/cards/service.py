@@ -15,7 +15,6 @@ from gateway.cards import store
 from gateway.cards.directory import Directory, pan_binding, token_binding
 from gateway.cards.model import ACTIVE, AddCard, Card, Waiting, Wanted
 from gateway.cards.store import millis, moment
-from gateway.cards.vault import Vault
 from gateway.core import Core, is_pan, rfc3339, year_month
 from gateway.identity.challenges import locked
 from gateway.identity.codes import Codes, is_same
@@ -24,6 +23,7 @@ from gateway.identity.phones import normalise
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
+from gateway.kernel.vault import Vault
 from gateway.settings import Cards, Identity
 
 _EXPIRY = re.compile(r"([0-9]{2})-(0[1-9]|1[0-2])\Z")

@@ -42,7 +42,8 @@ class Sealer(Protocol):
         ...
 
 
-def _binding(kid: str) -> str:
+def key_binding(kid: str) -> str:
+    """Return what a signing key is sealed to."""
     return f"signing_keys|private_key|{kid}"
 
 
@@ -101,7 +102,9 @@ class SigningKeys:
         now_ms = self._clock()
         kid = new_id("key_", now_ms)
         private = Ed25519PrivateKey.generate()
-        sealed = self._vault.seal(_base64url(private.private_bytes_raw()), bound_to=_binding(kid))
+        sealed = self._vault.seal(
+            _base64url(private.private_bytes_raw()), bound_to=key_binding(kid)
+        )
         public = private.public_key().public_bytes_raw()
         created_at = datetime.fromtimestamp(now_ms / 1_000, UTC)
         await connection.execute(ADD_KEY, kid, sealed, public, created_at)
@@ -109,7 +112,7 @@ class SigningKeys:
 
     def _open(self, row: asyncpg.Record) -> OKPKey:
         try:
-            private = self._vault.open(row["private_key"], bound_to=_binding(row["kid"]))
+            private = self._vault.open(row["private_key"], bound_to=key_binding(row["kid"]))
         except (InvalidTag, KeyError):
             message = "a signing key was sealed under a vault key that the keys file lacks"
             raise KeysError(message) from None

@@ -70,7 +70,8 @@ def _new_token() -> str:
     return _PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def _binding(token_hash: bytes) -> str:
+def successor_binding(token_hash: bytes) -> str:
+    """Return what a refresh token's successor is sealed to."""
     return f"refresh_tokens|successor|{token_hash.hex()}"
 
 
@@ -209,7 +210,9 @@ class Sessions:
                 elif row["used_at"] is None:
                     successor = await self._refresh_rotate(connection, row, token_hash, now_ms)
                 else:
-                    successor = self._vault.open(row["successor"], bound_to=_binding(token_hash))
+                    successor = self._vault.open(
+                        row["successor"], bound_to=successor_binding(token_hash)
+                    )
         if has_ended:
             await self._promise.keep_all(patience_s)
         await self._promise.keep(stolen, patience_s)
@@ -244,7 +247,7 @@ class Sessions:
         successor = await self._add_token(
             connection, session_id, row["device_id"], now_ms, millis(row["created_at"])
         )
-        sealed = self._vault.seal(successor, bound_to=_binding(token_hash))
+        sealed = self._vault.seal(successor, bound_to=successor_binding(token_hash))
         await connection.execute(store.USE_REFRESH, token_hash, moment(now_ms), sealed)
         await connection.execute(store.PRUNE_REFRESH, session_id, moment(now_ms))
         return successor

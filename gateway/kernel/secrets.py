@@ -1,6 +1,6 @@
 """Keys that must never be in the database or in a log: read once from a file only we can read.
 
-The file is JSON: `{"vault": {"1": base64}, "lookup": base64, "quote": base64, "cursor": base64,
+The file is JSON: `{"lookup": base64, "quote": base64, "cursor": base64,
 "codes": base64, "callbacks": {connector: "whsec_..."}, "audit": base64}`. A bank provides it
 (`OQIM_KEYS_FILE`); the sandbox makes one in its data folder.
 """
@@ -18,23 +18,23 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Raw keys. Never printed.
 
     Attributes:
-        vault: AES-256 keys by version; the greatest version seals, all open.
         lookup: HMAC key by which a card number is found again.
         quote: HMAC key that seals quotes.
         cursor: HMAC key that seals list cursors.
         codes: HMAC key under which one-time codes are kept.
+        vault: data keys of a file from before they were wrapped in the database: taken over once.
         callbacks: Standard Webhooks secret of each connector that calls back.
         audit: seed of the Ed25519 key that signs the roots of the audit log, 32 bytes. A file from
             before there was one has none.
     """
 
-    vault: dict[int, bytes]
     lookup: bytes
     quote: bytes
     cursor: bytes
     codes: bytes
     callbacks: dict[str, str]
     audit: bytes | None = None
+    vault: dict[int, bytes] = {}
 
     def __repr__(self) -> str:
         return "Keys(...)"
@@ -62,7 +62,6 @@ def load(path: Path) -> Keys:
 def create(path: Path, connectors: list[str]) -> Keys:
     """Make new keys for a sandbox and write them with mode 0600."""
     keys = Keys(
-        vault={1: secrets.token_bytes(32)},
         lookup=secrets.token_bytes(32),
         quote=secrets.token_bytes(32),
         cursor=secrets.token_bytes(32),

@@ -2,8 +2,8 @@
 
 from connectors.spi import CardData, Instruction, Kind, Merchant
 from gateway.cards.directory import Directory
-from gateway.cards.vault import Vault
 from gateway.core import Core
+from gateway.kernel.vault import Vault
 from gateway.payments.model import Attempt, Payment
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import asyncpg
 
 from gateway.cards.service import PhoneOf
-from gateway.cards.vault import Vault
 from gateway.core import Admission
 from gateway.identity.codes import Codes, is_same
 from gateway.identity.messenger import Messenger
@@ -18,6 +17,7 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
+from gateway.kernel.vault import Vault
 from gateway.payments import rows, statements, store
 from gateway.payments.model import REQUIRES_ACTION, Payment, payment_json
 from gateway.payments.replays import Replays
@@ -87,7 +87,7 @@ class StepUps:
                     store.INSERT_STEP_UP,
                     payment.id,
                     payment.owner,
-                    self._vault.seal(request.body.decode(), bound_to=_binding(payment.id)),
+                    self._vault.seal(request.body.decode(), bound_to=request_binding(payment.id)),
                     self._codes.hash(code, bound_to=payment.id),
                     expires_at_ms,
                 )
@@ -111,7 +111,7 @@ class StepUps:
             raise Problem("otp-expired", "The code has expired; make the payment again.")
         if not self._is_code(row["code_hash"], payment_id, code):
             raise await self._wrong(owner, payment_id, code)
-        body = self._vault.open(row["request_sealed"], bound_to=_binding(payment_id))
+        body = self._vault.open(row["request_sealed"], bound_to=request_binding(payment_id))
         return Confirmed(
             payment_id=payment_id,
             version=row["version"],
@@ -151,5 +151,6 @@ class StepUps:
         await self._pool.execute(store.EXPIRE_STEP_UPS)
 
 
-def _binding(payment_id: str) -> str:
+def request_binding(payment_id: str) -> str:
+    """Return what a waiting request is sealed to."""
     return f"step_ups.request:{payment_id}"

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import aiohttp
 from gateway.kernel import secrets as keys_module
 from gateway.kernel.db import migrate
 from gateway.kernel.secrets import Keys
+from gateway.kernel.vault.providers import make_share
 from gateway.sandbox import seed
 from gateway.sandbox.datadir import DataDirectory, free_port, require_port, write_private
 from gateway.sandbox.embedded import EmbeddedServices
@@ -50,6 +52,7 @@ async def _start(settings: Settings, supervisor: Supervisor, progress: Progress)
         "OQIM_DATABASE_URL": database_url,
         "OQIM_REDIS_URL": redis_url,
         "OQIM_KEYS_FILE": str(_keys_file(settings)),
+        "OQIM_KEK_SHARES": os.pathsep.join(map(str, _shares(settings))),
         "OQIM_DATA_DIR": str(settings.data_dir),
         "OQIM_PORT": str(settings.http.port),
         "OQIM_CONNECTORS": json.dumps(_connector_settings(simulators)),
@@ -96,6 +99,17 @@ async def _services(
 
 def _keys_file(settings: Settings) -> Path:
     return settings.data_dir / "keys.json"
+
+
+def _shares(settings: Settings) -> list[Path]:
+    """Return the sandbox's own shares of the key-encryption key, made when there are none."""
+    if settings.vault.kek_shares:
+        return [Path(one) for one in settings.vault.kek_shares]
+    paths = [settings.data_dir / f"kek-{number}.share" for number in (1, 2)]
+    for path in paths:
+        with suppress(FileExistsError):
+            make_share(path)
+    return paths
 
 
 def _keys(settings: Settings) -> Keys:

@@ -20,10 +20,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.cards.vault import Vault
-from gateway.kernel import secrets as keys_file
 from tests.house import House, Reply, new_key, until
 from tests.http.doors import NOWHERE, Books, assert_refused, call, fresh_pan, raw_post
+from tests.vault.opened import opened_vault
 
 _phones = itertools.count(1)
 
@@ -64,7 +63,7 @@ class Forger:
 @pytest.fixture(scope="module")
 async def forger(house: House) -> Forger:
     (row,) = await house.rows("SELECT kid, private_key FROM signing_keys")
-    vault = Vault(keys_file.load(house.data_dir / "keys.json").vault)
+    vault = await opened_vault(house)
     opened = vault.open(row["private_key"], bound_to=f"signing_keys|private_key|{row['kid']}")
     raw = base64.urlsafe_b64decode(opened + "=")
     payload = house.user(0)["access_token"].split(".")[1]

@@ -19,7 +19,7 @@ from gateway import settings as settings_module
 from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
-from gateway.cards.vault import Vault
+from gateway.kernel.vault import Vault
 from gateway.core import Core
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients

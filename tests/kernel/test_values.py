@@ -253,7 +253,7 @@ def test_keys_are_made_closed_and_read_again(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert made == secrets.load(path)
     assert set(made.callbacks) == {"visa", "humo"}
-    assert len({made.lookup, made.quote, made.cursor, made.vault[1]}) == 4
+    assert len({made.lookup, made.quote, made.cursor, made.audit}) == 4
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o644, 0o601])

@@ -41,7 +41,7 @@ NOW_MS = 1_795_000_000_000
 POOL_SIZE_MAX = 6
 CARD, OWNER, MERCHANT = "card_1", "usr_1", "mer_1"
 KEYS = Keys(
-    vault={1: bytes(32)}, lookup=b"l" * 32, quote=b"q" * 32, cursor=b"c" * 32, codes=b"o" * 32,
+    lookup=b"l" * 32, quote=b"q" * 32, cursor=b"c" * 32, codes=b"o" * 32,
     callbacks={},
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from gateway import settings as settings_module
-from gateway.cards.vault import Vault
+from gateway.kernel.vault import Vault
 from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.problems import Problem

@@ -1,4 +1,4 @@
-"""How far an audit has come: a bar on a terminal, elsewhere a plain line every few seconds.
+"""How far something slow has come: a bar on a terminal, elsewhere a plain line every few seconds.
 
 Owns the words on the screen while something is counted. Findings go to standard output, so that
 they can be piped on; progress never does.

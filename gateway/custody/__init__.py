@@ -1,0 +1,1 @@
+"""Custody of keys: changing data keys and key-encryption keys while payments run."""

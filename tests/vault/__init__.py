@@ -1,0 +1,1 @@
+"""Data keys, shares, rotation, and card numbers that are nowhere else."""

@@ -265,7 +265,7 @@ def test_every_route_says_its_priority() -> None:
 
 
 async def test_how_long_a_request_waits_for_what_all_share() -> None:
-    """Its own task little, what it began for others longer; what settles as long as it takes."""
+    """A read's own task little, what is begun for others longer; money as long as it takes."""
     door, patience_s = Door(POLICY), patience_of(own_s=0.1, shared_s=1.0)
 
     async def asked() -> float | None:
@@ -284,7 +284,13 @@ async def test_how_long_a_request_waits_for_what_all_share() -> None:
         assert patience_s() is None
         ticket.close()
         assert await asyncio.create_task(asked()) is None
+        paying = door.enter(Priority.PAYMENT)
+        paying.task = asyncio.current_task()
+        CURRENT.set(paying)
+        assert patience_s() is None
+        assert await asyncio.create_task(asked()) == 1.0
         CURRENT.set(door.enter(Priority.SETTLING))
         assert patience_s() is None
+        assert await asyncio.create_task(asked()) is None
     finally:
         CURRENT.reset(token)

@@ -109,15 +109,15 @@ class Ticket:
         "_left_at",
         "_outside",
         "_outside_s",
-        "_priority",
         "_started",
+        "priority",
         "task",
     )
 
     def __init__(self, door: "Door", priority: Priority) -> None:
         self.task: asyncio.Task[object] | None = None
         self._door = door
-        self._priority = priority
+        self.priority = priority
         self._is_open = True
         # Waits for processors under way; a request may have several at once.
         self._outside = 0
@@ -128,7 +128,7 @@ class Ticket:
     @property
     def is_patient(self) -> bool:
         """Whether this request may wait long: it settles something, or something was sent."""
-        return self._priority <= Priority.SETTLING or bool(self._outside or self._outside_s)
+        return self.priority <= Priority.SETTLING or bool(self._outside or self._outside_s)
 
     @property
     def is_open(self) -> bool:
@@ -140,14 +140,14 @@ class Ticket:
         self._outside += 1
         if self._outside == 1 and self._is_open:
             self._left_at = time.perf_counter()
-            self._door.inside[self._priority] -= 1
+            self._door.inside[self.priority] -= 1
 
     def come_back(self) -> None:
         """Go on: never refused, since what was sent must be brought to its end."""
         self._outside -= 1
         if self._outside == 0 and self._is_open:
             self._outside_s += time.perf_counter() - self._left_at
-            self._door.inside[self._priority] += 1
+            self._door.inside[self.priority] += 1
 
     def close(self) -> float:
         """Give the place back, once; returns the seconds since it was taken."""
@@ -158,7 +158,7 @@ class Ticket:
         # The task's context holds the ticket: together they would be a cycle.
         self.task = None
         spent_s = now - self._started
-        self._door.left(self._priority, spent_s - self._outside_s, is_inside=not self._outside)
+        self._door.left(self.priority, spent_s - self._outside_s, is_inside=not self._outside)
         return spent_s
 
 
@@ -184,8 +184,10 @@ def patience_of(*, own_s: float, shared_s: float) -> Callable[[], float | None]:
     """Return how long the current task may wait for something that all requests share.
 
     Args:
-        own_s: for a request's own task, of which nothing was sent yet, and that settles nothing.
-        shared_s: for a task that such a request has begun, and that others may wait for as well.
+        own_s: for the own task of a read or a report. A payment's own task waits: what it has made
+            durable must be carried on.
+        shared_s: for a task that a request has begun before anything of it was sent, and that
+            others may wait for as well.
     """
 
     def patience_s() -> float | None:
@@ -193,7 +195,9 @@ def patience_of(*, own_s: float, shared_s: float) -> Callable[[], float | None]:
         # A task that outlives the request it began for works for all.
         if ticket is None or not ticket.is_open or ticket.is_patient:
             return None
-        return own_s if ticket.task is asyncio.current_task() else shared_s
+        if ticket.task is not asyncio.current_task():
+            return shared_s
+        return own_s if ticket.priority >= Priority.READ else None
 
     return patience_s
 

@@ -4,6 +4,7 @@
 file brings (`oqim reconcile`) is imported the same way, and told by a worker.
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import date
 
@@ -46,6 +47,8 @@ class Reconciliation:
         self._breaks = breaks
         self._reports = reports
         self._clock = clock
+        # An import holds connections of the worker's for as long as it takes: one at a time.
+        self._alone = asyncio.Lock()
 
     async def fetch(self, connector: str, day: date, actor: str) -> tuple[ImportView, bool]:
         """Fetch a day's report from its processor and import it.
@@ -62,6 +65,14 @@ class Reconciliation:
             raise _wrong("/connector", "Must be a connector that has reports.")
         if not can_be_reported(day, self._clock()):
             raise _wrong("/business_day", "Must be from 2020 on, and not a day to come.")
+        async with self._alone:
+            is_new = await self._take(connector, reports, day, actor)
+            if is_new:
+                await self._settling.sweep(wait=True)
+        return await self._shown(connector, day), is_new
+
+    async def _take(self, connector: str, reports: Reports, day: date, actor: str) -> bool:
+        """Import a report; returns whether it changed anything."""
         try:
             imported = await self._imports.take(
                 connector, reports, day, reports.fetch(day), Origin("processor", actor)
@@ -72,10 +83,7 @@ class Reconciliation:
         except ReportError as error:
             log.error("a report cannot be used", connector=connector, reason=str(error))
             raise _wrong("", f"The report cannot be used: {error}.") from None
-        if imported.is_new:
-            await self._settling.sweep(wait=True)
-        shown = await self._shown(connector, day)
-        return shown, imported.is_new
+        return imported.is_new
 
     async def _shown(self, connector: str, day: date) -> ImportView:
         found = await self._breaks.days(

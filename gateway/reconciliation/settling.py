@@ -31,6 +31,8 @@ log = structlog.get_logger("reconciliation")
 
 PERIOD_S = 5.0
 _AT_ONCE_MAX = 500
+# Longer than matching a large day again takes.
+_WAIT_S = 300.0
 _SOURCE = "reconciliation"
 
 
@@ -77,6 +79,9 @@ class Settling:
         while True:
             try:
                 await self.sweep()
+                # By every worker, whoever sweeps: any of them may be asked.
+                counted = await self._pool.fetch(store.OPEN_BY_KIND)
+                self._open = {row["kind"]: row["count"] for row in counted}
             except (*CONNECTION_LOST, asyncpg.PostgresError, Unavailable) as error:
                 log.warning("reports wait for the database", error=repr(error))
             await asyncio.sleep(PERIOD_S)
@@ -89,7 +94,7 @@ class Settling:
         """
         async with self._pool.acquire() as connection, connection.transaction():
             if wait:
-                await connection.execute(store.SWEEP_ALONE)
+                await connection.execute(store.SWEEP_ALONE, timeout=_WAIT_S)
             elif not await connection.fetchval(store.ONE_SWEEPS):
                 return
             rows = await self._pool.fetch(store.UNTOLD, _AT_ONCE_MAX)
@@ -105,8 +110,6 @@ class Settling:
                 # Once all is told: a day is matched as a whole.
                 for row in await self._pool.fetch(store.TO_MATCH):
                     await self.match_again(row["connector"], row["day"])
-            counted = await self._pool.fetch(store.OPEN_BY_KIND)
-            self._open = {row["kind"]: row["count"] for row in counted}
 
     async def match_again(self, connector: str, day: date) -> None:
         """Match a day anew, where its connector is still switched on."""

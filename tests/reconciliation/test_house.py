@@ -44,7 +44,7 @@ CONNECTORS = {
 async def house() -> AsyncIterator[House]:
     """A house of its own: its processors' days are this module's."""
     with changed_config(connectors=CONNECTORS) as environment:
-        async with running_house(environment=environment) as house:
+        async with running_house(workers=2, environment=environment) as house:
             yield house
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.humo.reports import HumoReports
 from connectors.spi.reports import (
@@ -316,3 +318,54 @@ async def test_a_folder_is_a_place_and_nothing_is_told_apart_from_absence(tmp_pa
     ):
         with pytest.raises(ReportUnavailable):
             _ = [part async for part in visa(wrong).fetch(day)]
+
+
+PIECES = (b"\n", b"\r\n", b",", b";", b'"', b"\\", b"\t", b"-1", b"9" * 17, b"\xff", b"null", b"{}")
+UNDONE = {"tranType": "REVERSAL", "reversal": True, "origTranType": "P2P", "commission": 7}
+WHOLE = {
+    "visa": (read_visa, visa_file([visa_row(DAY, RRN, 125_000), visa_row(DAY, RRN, 1)])),
+    "humo": (
+        read_humo,
+        humo_file(
+            DAY,
+            [
+                humo_row(DAY, ATT, 1_000),
+                humo_row(DAY, ATT, 20, operation="RETURN", original="SOAP_SMS"),
+            ],
+        ),
+    ),
+    "uzcard": (
+        read_uzcard,
+        uzcard_file([uzcard_row(DAY, ATT, 1_000), uzcard_row(DAY, ATT, 20, **UNDONE)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("scheme", WHOLE)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_spoilt_report_is_read_or_refused_and_nothing_else(
+    scheme: str, data: st.DataObject
+) -> None:
+    """Whatever bytes are changed, put in or taken out, and however it is cut up."""
+    reader, file = WHOLE[scheme]
+    spoilt = bytearray(file)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(spoilt) - 1))
+        taken = data.draw(st.integers(0, 3))
+        spoilt[at : at + taken] = data.draw(st.binary(max_size=4) | st.sampled_from(PIECES))
+        if not spoilt:
+            break
+    results = []
+    for size in (data.draw(st.integers(1, 40)), 1 << 16):
+        try:
+            results.append(reader(bytes(spoilt), size))
+        except ReportError as refused:
+            results.append((refused.line, refused.what))
+    assert results[0] == results[1]
+    if isinstance(results[0], list):
+        for line in results[0]:
+            assert 0 <= line.amount_minor <= 10**15
+            assert abs(line.net_minor) <= 2 * 10**15
+            # They go into the database as they are.
+            assert not set("\t\n\r\\") & set(line.reference + line.processor_reference)

@@ -96,6 +96,8 @@ CREATE UNIQUE INDEX reconciliation_breaks_name
 CREATE INDEX reconciliation_breaks_day ON reconciliation_breaks (connector, business_day);
 CREATE INDEX reconciliation_breaks_open ON reconciliation_breaks (id)
     WHERE status IN ('open', 'proposed');
+CREATE INDEX reconciliation_breaks_posted ON reconciliation_breaks (subject)
+    WHERE status = 'posted';
 
 -- What was posted of a day's settlement; a correction posts the difference.
 CREATE TABLE reconciliation_settlements (

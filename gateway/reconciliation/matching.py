@@ -331,10 +331,15 @@ WHERE l.import_id = $1 AND l.number = m.number AND l.subject IS DISTINCT FROM m.
 _IS_CLEAN = """m.subject IS NOT NULL AND m.copy = 0
     AND NOT EXISTS (SELECT FROM found_breaks b WHERE b.line_number = m.number)"""
 MATCHED_COUNT = f"SELECT count(*) FROM matched m WHERE {_IS_CLEAN}"
-# What is to be settled: approved lines without a break.
+# What is to be settled: approved lines without a break, but for those that operators have posted.
 SETTLED = f"""
 SELECT m.currency, sum(m.net)::bigint AS net, sum(m.fee)::bigint AS fee
-FROM matched m WHERE m.is_approved AND {_IS_CLEAN} GROUP BY 1
+FROM matched m
+WHERE m.is_approved AND {_IS_CLEAN} AND NOT EXISTS (
+    SELECT FROM reconciliation_breaks p
+    WHERE p.status = 'posted' AND p.kind <> 'duplicate' AND p.subject = m.subject
+      AND p.side = m.side)
+GROUP BY 1
 """
 SUMS = """
 SELECT currency, sum(greatest(net, 0))::bigint AS debits, sum(greatest(-net, 0))::bigint AS credits,

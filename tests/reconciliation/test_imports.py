@@ -20,7 +20,10 @@ from connectors.uzcard.reports import DetailReader
 from connectors.visa.reports import VisaReports
 from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
+from gateway.ledger.chart import Account, Chart
+from gateway.reconciliation.breaks import Breaks
 from gateway.reconciliation.imports import Imported, Imports, Origin
+from gateway.reconciliation.model import PostingBody, ProposalBody
 from tests.reconciliation.files import (
     humo_file,
     humo_row,
@@ -325,6 +328,29 @@ async def test_a_corrected_report_takes_the_place_of_the_one_before(pool: asyncp
         (3, True),
     ]
     assert await pool.fetchval("SELECT count(*) FROM reconciliation_lines") == 2
+
+
+async def test_what_operators_have_posted_is_not_settled_a_second_time(
+    pool: asyncpg.Pool,
+) -> None:
+    """A report that mends the break later finds it done; its neighbours are settled."""
+    one, two = await make(pool, "humo", noon_ms(DAY), count=2)
+    rows = [humo_row(DAY, one.attempt, 999), humo_row(DAY, two.attempt, 1_000)]
+    await take(pool, "humo", humo_file(DAY, rows))
+    break_id = await pool.fetchval("SELECT id FROM reconciliation_breaks")
+    chart = Chart([Account(f"{name}:*", "asset", "") for name in ("settlement", "processor")])
+    breaks = Breaks(pool, lambda: NOW_MS, chart)
+    postings = [
+        PostingBody("settlement:humo", 999, "UZS"),
+        PostingBody("processor:humo", -999, "UZS"),
+    ]
+    await breaks.propose(break_id, ProposalBody("post", "as it was paid", postings), "opr_1")
+    await breaks.approve(break_id, "opr_2")
+    assert (await posted(pool))["settlement:humo"] == 1_999
+    rows[0] = humo_row(DAY, one.attempt, 1_000)
+    await take(pool, "humo", humo_file(DAY, rows))
+    assert await broken(pool) == []
+    assert (await posted(pool))["settlement:humo"] == 1_999
 
 
 @pytest.mark.fault(rows=[65], what="a line in the report of the wrong day")

@@ -235,7 +235,8 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         pool=pool,
         core=ground.core,
         clock=clock,
-        also_read=(ground.rules.read, ground.keyring.read, followers.watch),
+        also_read=(ground.rules.read, ground.keyring.read),
+        watch=followers.watch,
         age_s_max=age_s_max,
     )
     stream = RevocationStream(

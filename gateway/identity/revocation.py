@@ -144,6 +144,7 @@ class RevocationFeed:
     Args:
         also_read: what else must have been read for the core to be fresh, each on the reading's
             own connection; one that raises Unavailable has not been read.
+        watch: looks at the other workers, on the connection of each regular reading.
         age_s_max: no token is accepted when the log was last read longer ago.
         poll_s: seconds between two readings.
         read_timeout_s: a reading that takes longer has failed.
@@ -157,6 +158,7 @@ class RevocationFeed:
         core: Core,
         clock: Clock,
         also_read: Sequence[Callable[[Any], Awaitable[None]]] = (),
+        watch: Callable[[Any], Awaitable[None]] | None = None,
         age_s_max: float = AGE_S_MAX,
         poll_s: float = POLL_S,
         read_timeout_s: float = READ_TIMEOUT_S,
@@ -167,6 +169,7 @@ class RevocationFeed:
         self._core = core
         self._clock = clock
         self._also_read = also_read
+        self._watch = watch
         self._age_s_max = age_s_max
         self._poll_s = poll_s
         self._read_timeout_s = read_timeout_s
@@ -252,6 +255,9 @@ class RevocationFeed:
             await self._read()
             self._core.mark_fresh(now_ms)
             self._accepts_until_s = max(self._accepts_until_s, asked_s + self._age_s_max)
+            if self._watch is not None:
+                async with self._lane.connection() as connection:
+                    await self._watch(connection)
         return self._read_seq
 
     async def catch_up(self) -> None:

@@ -28,12 +28,14 @@ from tests.faults.services import pid_of
 from tests.faults.wires import proxied
 from tests.faults.world import CONFIG, Clients, ask, ask_through
 from tests.house import House, changed_config, running_house, until
-from tests.identity.hammer import Login, log_in
+from tests.identity.hammer import Login, log_in, rounds_of, running_field, told
 from tests.payments.books import SCHEMES, fresh_amount
 from tests.services import open_folder
 
 # What needs Redis is refused within this, and what does not need it is answered.
 ANSWERED_WITHIN_S = 1.0
+# As many for each seed of `make faults`; `tests/identity` plays twenty of them.
+ROUNDS = 40
 STOPPED_S = 10.0 if SEEDS > 1 else 3.0
 PAYERS = 3
 
@@ -305,3 +307,11 @@ async def test_failover_that_loses_what_was_written_last(grounded: House) -> Non
 async def _exists(house: House, login: Login) -> bool:
     async with live(house) as client:
         return bool(await client.exists(key_of(login)))
+
+
+@pytest.mark.skipif(SEEDS < 2, reason="`make faults` plays it at length: it takes half a minute")
+@pytest.mark.fault(rows=[44, 46], what="a worker stopped, or cut off, again and again")
+async def test_a_revoked_token_is_accepted_by_nobody_at_length(seed: int) -> None:
+    """Forty rounds a seed: calls that revoke, on four workers of which one fails."""
+    async with running_field() as field:
+        print(told(await rounds_of(field, seed, ROUNDS)))

@@ -300,6 +300,24 @@ async def one_round(field: Field, fault: str, random: Random) -> Round:
     )
 
 
+async def rounds_of(field: Field, seed: int, count: int) -> list[Round]:
+    """Play rounds, each fault at least once, most of them healthy, as life is.
+
+    Raises:
+        AssertionError: a token was accepted that had been revoked, or a call took too long.
+    """
+    random = Random(seed)
+    more = random.choices(FAULTS, weights=[7, 1, 2, 2, 1, 1], k=count - len(FAULTS))
+    rounds = []
+    for number, fault in enumerate([*FAULTS, *more]):
+        one = await one_round(field, fault, random)
+        assert not one.accepted, f"seed {seed}, round {number}: {one}"
+        # The bound after which a silent worker has closed, and what a busy machine adds.
+        assert one.elapsed_s < AGE_S_MAX + 2.5, f"seed {seed}, round {number}: {one.elapsed_s}"
+        rounds.append(one)
+    return rounds
+
+
 def percentile(values: list[float], share: float) -> float:
     """Return the value below which a share lies."""
     ordered = sorted(values)

@@ -263,7 +263,7 @@ async def running_worker(
             pool=pool,
             core=core,
             clock=clock,
-            also_read=(followers.watch,),
+            watch=followers.watch,
             age_s_max=AGE_S_MAX,
             poll_s=poll_s,
         )

@@ -4,127 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 
-from connectors.humo.reports import HumoReports
 from connectors.spi.reports import ReportError
-from connectors.transport.places import Place
-from connectors.uzcard.reports import DetailReader
-from connectors.visa.reports import VisaReports
-from gateway.kernel.db import migrate
-from gateway.kernel.db import pool as pools
 from gateway.ledger.chart import Account, Chart
 from gateway.reconciliation.breaks import Breaks
-from gateway.reconciliation.imports import Imported, Imports, Origin
+from gateway.reconciliation.imports import Imports
 from gateway.reconciliation.model import PostingBody, ProposalBody
+from tests.reconciliation.desk import (
+    DAY,
+    NEXT,
+    NOW_MS,
+    REPORTS,
+    broken,
+    match_stale,
+    posted,
+    take,
+)
 from tests.reconciliation.files import (
     humo_file,
     humo_row,
-    parts,
     uzcard_file,
     uzcard_row,
     visa_file,
     visa_row,
 )
 from tests.reconciliation.ours import act, make, noon_ms, rrn_of
-from tests.services import Services, database_url, execute, fresh_database, running_services
-
-DAY = date(2026, 11, 10)
-NEXT = DAY + timedelta(days=1)
-NOW_MS = noon_ms(DAY + timedelta(days=3))
-NOWHERE = Place(address="", timeout_ms=1_000, bytes_max=1)
-ORIGIN = Origin("file", "cli:test")
-
-
-class Svgate:
-    """UZCARD's reports without an SVGate."""
-
-    def reader(self, day: date) -> DetailReader:
-        return DetailReader(day)
-
-    def name_of(self, *, sequence: int, created_at_ms: int) -> None:
-        return None
-
-
-REPORTS: dict[str, Any] = {
-    "visa": VisaReports("visa", NOWHERE),
-    "humo": HumoReports("humo", NOWHERE),
-    "uzcard": Svgate(),
-}
-
-
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """The servers of this module, with one migrated database to copy."""
-    async with running_services() as services:
-        await execute(services, "CREATE DATABASE migrated")
-        url = database_url(services, "migrated")
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
-        yield services
-
-
-@pytest.fixture
-async def pool(services: Services) -> AsyncIterator[asyncpg.Pool]:
-    """A migrated database, empty, behind a pool set up as the gateway's."""
-    async with fresh_database(services, template="migrated") as url:
-        pool = await pools.create(url, size_max=3, command_timeout_s=10.0)
-        yield pool
-        await pool.close()
-
-
-async def take(
-    pool: asyncpg.Pool, connector: str, file: bytes, day: date = DAY, *, now_ms: int = NOW_MS
-) -> Imported:
-    """Import a file."""
-
-    async def arriving() -> AsyncIterator[bytes]:
-        for part in parts(file, 100_000):
-            yield part
-
-    return await Imports(pool, lambda: now_ms).take(
-        connector, REPORTS[connector], day, arriving(), ORIGIN
-    )
-
-
-async def match_stale(pool: asyncpg.Pool, connector: str) -> list[date]:
-    """Match again the days that say they must be, as a worker does; returns them."""
-    rows = await pool.fetch(
-        "SELECT business_day FROM reconciliation_imports WHERE is_current AND is_stale"
-    )
-    days = [row["business_day"] for row in rows]
-    for day in days:
-        await Imports(pool, lambda: NOW_MS).match_again(connector, REPORTS[connector], day)
-    return days
-
-
-async def broken(pool: asyncpg.Pool, *, day: date | None = None) -> list[tuple[str, str]]:
-    """Kinds and subjects (or the line's reference) of open breaks, in order."""
-    rows = await pool.fetch(
-        "SELECT kind, coalesce(subject, theirs ->> 'reference', theirs ->> 'processor_reference')"
-        " AS about FROM reconciliation_breaks WHERE status IN ('open', 'proposed')"
-        " AND ($1::date IS NULL OR business_day = $1) ORDER BY id",
-        day,
-    )
-    return [(row["kind"], row["about"]) for row in rows]
-
-
-async def posted(pool: asyncpg.Pool) -> dict[str, int]:
-    """Balances by account; every entry must sum to zero."""
-    uneven = await pool.fetch(
-        "SELECT entry_id FROM postings GROUP BY 1, currency HAVING sum(amount_minor) <> 0"
-    )
-    assert uneven == []
-    rows = await pool.fetch(
-        "SELECT account, sum(amount_minor)::bigint AS sum FROM postings GROUP BY 1"
-    )
-    return {row["account"]: row["sum"] for row in rows if row["sum"]}
 
 
 async def test_visa_is_known_by_its_own_references(pool: asyncpg.Pool) -> None:
@@ -485,107 +394,3 @@ async def test_a_hundred_thousand_lines_in_seconds(pool: asyncpg.Pool) -> None:
     assert kinds == ["amount", "duplicate", "missing_here"] + ["missing_there"] * 10
     assert (await posted(pool))["processor:visa"] == -1_000 * (100_000 - 11)
     assert elapsed_s < 30, elapsed_s
-
-
-# Against a classification by hand ---------------------------------------------------------------
-
-STATES = ("captured", "captured", "captured", "declined", "reversed", "unknown")
-
-
-def by_hand(
-    ours: dict[str, tuple[str, int]], lines: list[tuple[str, str, int]]
-) -> list[tuple[str, str]]:
-    """Class every difference one by one.
-
-    Args:
-        ours: state and amount by reference.
-        lines: what (`done`, `declined`, `undone`), reference, amount; in their order.
-    """
-    found = []
-    by_name: dict[str, dict[str, list[int]]] = {}
-    for what, name, amount in lines:
-        by_name.setdefault(name, {"done": [], "declined": [], "undone": []})[what].append(amount)
-    for name in [*ours, *(name for name in by_name if name not in ours)]:
-        state, amount = ours.get(name, ("none", 0))
-        said = by_name.get(name, {"done": [], "declined": [], "undone": []})
-        for what in ("done", "undone"):
-            found += [("duplicate", name)] * (len(said[what]) - 1)
-        if said["done"]:
-            if state == "none":
-                found.append(("missing_here", name))
-            elif state in ("declined", "unknown") or (state == "reversed" and not said["undone"]):
-                found.append(("status", name))
-            elif said["done"][0] != amount:
-                found.append(("amount", name))
-        elif said["declined"] and state in ("captured", "unknown"):
-            found.append(("status", name))
-        elif state == "captured" and not said["declined"]:
-            found.append(("missing_there", name))
-        if said["undone"] and not (state == "reversed" and said["done"]):
-            found.append(("missing_here" if state == "none" else "status", name))
-    return sorted(found)
-
-
-def settled_by_hand(ours: dict[str, tuple[str, int]], lines: list[tuple[str, str, int]]) -> int:
-    """What of a report is settled: what is said once, rightly, and is so here."""
-    net = 0
-    for name, (state, amount) in ours.items():
-        done = [told for what, about, told in lines if (what, about) == ("done", name)]
-        is_undone = any((what, about) == ("undone", name) for what, about, _ in lines)
-        if state == "captured" or (state == "reversed" and is_undone):
-            net += amount if done[:1] == [amount] else 0
-        if state == "reversed" and is_undone and done:
-            net -= amount
-    return net
-
-
-def report(rng: random.Random, names: list[str]) -> list[tuple[str, str, int]]:
-    """What a careless processor may say of these and of others."""
-    lines = []
-    for name in [*names, "alien-1", "alien-2"]:
-        for what, least in (("done", 0.75), ("done", 0.1), ("declined", 0.15), ("declined", 0.1)):
-            if rng.random() < least:
-                lines.append((what, name, rng.choice((1_000, 1_000, 1_000, 999))))
-        for _ in range(rng.choice((0, 0, 0, 0, 1, 1, 2))):
-            lines.append(("undone", name, 1_000))
-    rng.shuffle(lines)
-    return lines
-
-
-def written(day: date, lines: list[tuple[str, str, int]]) -> bytes:
-    """The same as HUMO's file."""
-    changes = {
-        "done": {},
-        "declined": {"code": "116"},
-        "undone": {"operation": "RETURN", "original": "SOAP_SMS"},
-    }
-    return humo_file(
-        day, [humo_row(day, name, amount, **changes[what]) for what, name, amount in lines]
-    )
-
-
-@pytest.mark.fault(rows=[65], what="reports at random beside a classification by hand")
-async def test_any_report_is_classed_as_by_hand_and_again_when_corrected(
-    pool: asyncpg.Pool,
-) -> None:
-    """Sixty days, each reported twice: what is open afterwards is what the second one leaves."""
-    seed = random.randrange(2**32)
-    rng = random.Random(seed)
-    for number in range(60):
-        day = DAY - timedelta(days=3 * number)
-        ours = {}
-        for state in sorted(set(STATES)):
-            count = rng.randrange(4)
-            for one in await make(pool, "humo", noon_ms(day), count=count, state=state):
-                ours[one.attempt] = (state, 1_000)
-        for _ in range(2):
-            lines = report(rng, list(ours))
-            await take(pool, "humo", written(day, lines), day)
-            context = (seed, number, lines, ours)
-            assert sorted(await broken(pool, day=day)) == by_hand(ours, lines), context
-            net = await pool.fetchval(
-                "SELECT sum(net_minor) FROM reconciliation_settlements WHERE business_day = $1",
-                day,
-            )
-            assert (net or 0) == settled_by_hand(ours, lines), context
-    assert sum((await posted(pool)).values()) == 0

@@ -242,6 +242,12 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     stream = RevocationStream(
         redis=ground.redis, url=ground.settings.redis.url, feed=feed, metrics=ground.metrics
     )
+    ground.metrics.gauge(
+        "revocation_seq", "The last revocation applied here.", lambda: float(feed.read_seq)
+    )
+    ground.metrics.gauge(
+        "revocation_age_seconds", "Since revocations were read here.", lambda: feed.age_s
+    )
     promise = Promise(pool=pool, feed=feed, followers=followers, stream=stream)
     presence = Presence(
         redis=ground.redis,

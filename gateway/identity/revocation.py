@@ -75,6 +75,8 @@ FIRST_READ_TIMEOUT_S = 60.0
 _PAGE_SIZE = 20_000
 # Clocks of hosts differ; an entry outlives the last token it refuses by this.
 _SKEW_S = 60
+# A clock that is far ahead must not delete what a worker that starts now still needs.
+_PRUNED_AFTER_S = 3_600
 
 _AWAY = (
     OSError,
@@ -135,7 +137,7 @@ class RevocationLog:
 
     async def prune(self, pool: asyncpg.Pool) -> None:
         """Delete what no token needs any more, but never the last number."""
-        await pool.execute(PRUNE, _moment(self._clock() // 1_000 - _SKEW_S))
+        await pool.execute(PRUNE, _moment(self._clock() // 1_000 - _PRUNED_AFTER_S))
 
 
 class RevocationFeed:
@@ -190,6 +192,11 @@ class RevocationFeed:
     def read_seq(self) -> int:
         """The last revocation read from the log; everything before it is applied."""
         return self._read_seq
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since before the last reading, by the clock that decides; infinite if none."""
+        return self._steady() - (self._accepts_until_s - self._age_s_max)
 
     async def start(self) -> None:
         """Read the whole log, then go on reading in the background. Raises when it cannot."""

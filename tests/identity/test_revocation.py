@@ -93,6 +93,9 @@ async def test_pruning_keeps_the_count(worker: Worker) -> None:
         await _revoke(worker, "sid", value)
     worker.clock.advance(13 * 3_600)
     await worker.revocations.prune(worker.pool)
+    assert await worker.pool.fetchval("SELECT count(*) FROM revocations") == 3
+    worker.clock.advance(3_600)
+    await worker.revocations.prune(worker.pool)
     rows = await worker.pool.fetch("SELECT seq FROM revocations")
     assert [row["seq"] for row in rows] == [3]
     assert await _revoke(worker, "sid", "d") == 4

@@ -19,7 +19,6 @@ from gateway import settings as settings_module
 from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
-from gateway.kernel.vault import Vault
 from gateway.core import Core
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
@@ -47,6 +46,7 @@ from gateway.kernel.http.routes import RouteTable
 from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.redis import BoundedRedis, open_redis
+from gateway.kernel.vault import Vault
 from tests.cores import rules_of
 
 START_MS = 1_795_000_000_000

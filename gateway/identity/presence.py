@@ -6,11 +6,10 @@ request. Never decide by it whether a token or a session is good.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import structlog
 from redis.exceptions import RedisError
 
 from gateway.core import Core, Refusal
@@ -19,12 +18,14 @@ from gateway.kernel.http.messages import Request
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.redis import BoundedRedis
 
-log = structlog.get_logger("identity")
+Noted = TypeVar("Noted")
 
 FLUSH_S = 1.0
 # Sessions noted between two flushes; what is over it is noted at its next request.
 NOTED_MAX = 20_000
-_PIPELINE_MAX = 500
+# Neither a pipeline nor a look at headers may hold the event loop up for much over a millisecond.
+_PIPELINE_MAX = 100
+_HEADERS_AT_ONCE_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,36 +121,36 @@ class Presence:
         return found
 
     async def flush(self) -> None:
-        """Write everything noted. Raises Unavailable; what was noted is then kept."""
-        self._read_headers()
-        while self._ended:
-            some = dict(list(self._ended.items())[:_PIPELINE_MAX])
+        """Write everything noted until now. Raises Unavailable; what is not written is kept."""
+        await self._read_headers()
+        for some in _batched(list(self._ended.items()), _PIPELINE_MAX):
             pipeline = self._redis.pipeline(transaction=False)
-            for session_id, user_id in some.items():
+            for session_id, user_id in some:
                 pipeline.delete(_key(user_id, session_id))
             await pipeline.execute()
-            for session_id in some:
+            for session_id, _ in some:
                 self._ended.pop(session_id, None)
-        while self._sights:
-            some_sights = list(self._sights.values())[:_PIPELINE_MAX]
+        for sights in _batched(list(self._sights.values()), _PIPELINE_MAX):
             pipeline = self._redis.pipeline(transaction=False)
-            for sight in some_sights:
+            for sight in sights:
                 key = _key(sight.user_id, sight.session_id)
                 pipeline.hset(key, mapping=_fields(sight))
                 pipeline.pexpire(key, self._kept_ms)
             await pipeline.execute()
-            for sight in some_sights:
+            for sight in sights:
                 # What was noted meanwhile is later, and stays.
                 if self._sights.get(sight.session_id) is sight:
                     del self._sights[sight.session_id]
 
-    def _read_headers(self) -> None:
+    async def _read_headers(self) -> None:
         """Learn whose the noted requests were; those that the core refuses were nobody's."""
         headers, self._headers = self._headers, {}
-        for value, (seen_at_ms, address) in headers.items():
-            claims = self._core.authorize([(b"authorization", value)], "", seen_at_ms)
-            if not isinstance(claims, Refusal) and claims.sid:
-                self.note(Sight(claims.sub, claims.sid, seen_at_ms, address))
+        for some in _batched(list(headers.items()), _HEADERS_AT_ONCE_MAX):
+            for value, (seen_at_ms, address) in some:
+                claims = self._core.authorize([(b"authorization", value)], "", seen_at_ms)
+                if not isinstance(claims, Refusal) and claims.sid:
+                    self.note(Sight(claims.sub, claims.sid, seen_at_ms, address))
+            await asyncio.sleep(0)
 
     async def _run(self) -> None:
         while True:
@@ -161,6 +162,11 @@ class Presence:
             await self.flush()
         except (Unavailable, RedisError):
             self._metrics.count("session_presence", "unwritten")
+
+
+def _batched(noted: list[Noted], size: int) -> Iterator[list[Noted]]:
+    for start in range(0, len(noted), size):
+        yield noted[start : start + size]
 
 
 def _key(user_id: str, session_id: str) -> str:

@@ -187,3 +187,21 @@ async def test_a_log_that_became_shorter_is_not_believed(worker: Worker) -> None
     await worker.pool.execute("DELETE FROM revocations")
     with pytest.raises(Unavailable):
         await worker.feed.poll()
+
+
+async def test_a_worker_that_wakes_reads_before_it_believes(
+    place: Place, clock: Hand, worker: Worker
+) -> None:
+    """The first request after a pause finds what was revoked meanwhile, and the others go on."""
+    lost, kept = await worker.log_in(PHONE, device="a"), await worker.log_in(PHONE, device="b")
+    urls = place.database_url, place.redis_url
+    async with running_worker(*urls, clock=clock, poll_s=60.0) as sleeper:
+        for tokens in (lost, kept):
+            listed = await sleeper.call("GET", "/v1/sessions", token=tokens["access_token"])
+            assert listed.status == 200
+        async with worker.pool.acquire() as connection, connection.transaction():
+            await worker.revocations.revoke(connection, kind="sid", value=lost["session_id"])
+        await until(lambda: not sleeper.feed.is_open(), within_s=5)
+        for tokens, verdict in [(lost, (401, "invalid-token")), (kept, (200, ""))]:
+            listed = await sleeper.call("GET", "/v1/sessions", token=tokens["access_token"])
+            assert listed.verdict == verdict

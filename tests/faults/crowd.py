@@ -24,6 +24,7 @@ from typing import Any, cast
 import uvloop
 
 KEY = b"{a-key-never-used-before}"
+GREETING = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 TICK_S = 0.002
 FINISH_WITHIN_S = 30.0
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *([0-9]+)")
@@ -69,9 +70,11 @@ class Stream:
         return request.replace(KEY, key)
 
     async def connect(self) -> None:
-        """Open every connection; `ask_due` opens those again that were lost."""
-        for _ in range(self.connections_max):
-            self.idle.append(await self._connected())
+        """Open every connection, and use it once: what the kernel alone has taken waits long for a
+        busy server. `ask_due` opens those again that were lost."""
+        clients = [await self._connected() for _ in range(self.connections_max)]
+        await asyncio.gather(*(client.greet() for client in clients))
+        self.idle.extend(clients)
 
     async def _connected(self) -> Client:
         self.connections += 1
@@ -101,7 +104,7 @@ class Stream:
 class Client(asyncio.Protocol):
     """One connection that carries one request at a time."""
 
-    __slots__ = ("due_at", "is_asking", "received", "stream", "transport")
+    __slots__ = ("due_at", "greeted", "is_asking", "received", "stream", "transport")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -109,10 +112,18 @@ class Client(asyncio.Protocol):
         self.received = b""
         self.due_at = 0.0
         self.is_asking = False
+        self.greeted: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes, and are used like them.
         self.transport = cast(asyncio.Transport, transport)
+
+    async def greet(self) -> None:
+        """Ask whether the server lives, and wait until it answers."""
+        self.greeted = asyncio.get_running_loop().create_future()
+        self.transport.write(GREETING)
+        await self.greeted
+        self.greeted = None
 
     def ask(self, due_at: float) -> None:
         self.due_at = due_at
@@ -138,6 +149,9 @@ class Client(asyncio.Protocol):
         if len(data) < end + 4 + int(length[1]):
             return
         self.received = b""
+        if self.greeted is not None:
+            self.greeted.set_result(None)
+            return
         self.answered(int(data[9:12]), b"\r\nRetry-After:" in data[:end])
 
     def answered(self, status: int, has_hint: bool) -> None:

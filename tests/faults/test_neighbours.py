@@ -236,10 +236,10 @@ async def test_a_silent_processor(sandbox: House, clients: Clients, seed: int) -
         await crowding.ask(1.0, **streams)
 
         async def blocks() -> tuple[dict[str, float], dict[str, float]]:
-            healthy = of_others(await crowding.ask(1.2, **streams), scheme)
+            healthy = of_others(await crowding.ask(1.0, **streams), scheme)
             proxies[scheme].toxic = Toxic(is_black_hole=True)
             await fails_fast(door, clients, scheme, seed % 50)
-            told = await crowding.ask(1.2, **streams)
+            told = await crowding.ask(1.0, **streams)
             # What probed is in doubt; nothing else was sent.
             assert set(told[scheme]["statuses"]) <= {"202", "503"}, told[scheme]
             assert told[scheme]["hints"] == told[scheme]["statuses"]["503"]
@@ -270,11 +270,11 @@ async def test_a_processor_that_slows_down(sandbox: House, clients: Clients, see
             for seconds in (0.2, 0.4, 0.8, 1.6, 5.0):
                 slow = {"kind": "delay", "rate": 1.0, "seconds": seconds}
                 await sandbox.simulator("POST", scheme, "/_sim/faults", slow)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.2)
 
         async def blocks() -> tuple[dict[str, float], dict[str, float]]:
-            healthy = of_others(await crowding.ask(1.5, **streams), scheme)
-            told, _ = await asyncio.gather(crowding.ask(1.5, **streams), ramp())
+            healthy = of_others(await crowding.ask(1.2, **streams), scheme)
+            told, _ = await asyncio.gather(crowding.ask(1.2, **streams), ramp())
             await sandbox.simulator("DELETE", scheme, "/_sim/faults")
             assert set(told[scheme]["statuses"]) <= {"201", "202", "503"}, told[scheme]
             spoilt = of_others(told, scheme)
@@ -337,7 +337,7 @@ async def test_a_pool_that_is_exhausted(sandbox: House, clients: Clients) -> Non
     try:
         async with lock.transaction():
             await lock.execute("LOCK TABLE webhook_endpoints IN ACCESS EXCLUSIVE MODE")
-            first = [asyncio.create_task(read()) for _ in range(20)]
+            first = [asyncio.create_task(read()) for _ in range(30)]
             await until(lambda: len(spent) > 0, within_s=5)
             await asyncio.gather(*(read() for _ in range(50)))
             shed = [seconds for reply, seconds in spent if reply.code == "unavailable"]
@@ -352,7 +352,7 @@ async def test_a_pool_that_is_exhausted(sandbox: House, clients: Clients) -> Non
     finally:
         await lock.close()
     waited = [reply for reply, _ in spent if reply.status == 200]
-    assert 0 < len(waited) <= 12, "those that had a connection were answered"
+    assert 0 < len(waited) <= 20, "those that had a connection were answered"
     await until(sandbox.is_ready, within_s=5)
     await hold_all(sandbox, clients)
 
@@ -408,8 +408,8 @@ async def test_a_burst_of_callbacks(sandbox: House, clients: Clients) -> None:
 
 # Three times the peak -----------------------------------------------------------------------
 
-SECONDS = 5.0 if IS_LONG else 1.5
-GOOD_MIN = 0.8
+SECONDS = 5.0 if IS_LONG else 1.2
+GOOD_MIN, SETTLED_MIN = 0.8, 0.8
 # Nine a second, and twice as many callbacks.
 CANCELS = round(9 * SECONDS)
 
@@ -501,10 +501,10 @@ def _check_classes(told: Order, number: int, *, is_small: bool) -> None:
         return float(statuses.get("200", 0) / sum(statuses.values()))
 
     for name, stream in told.items():
-        assert set(stream["statuses"]) <= {"200", "201", "503"}, f"{name}: {stream}"
+        assert set(stream["statuses"]) <= {"200", "201", "202", "503"}, f"{name}: {stream}"
         assert stream["hints"] == stream["statuses"].get("503", 0), f"{name}: {stream}"
-    assert share(f"cancels{number}") >= 0.9, told[f"cancels{number}"]
-    assert share(f"callbacks{number}") >= 0.9, told[f"callbacks{number}"]
+    for name in (f"cancels{number}", f"callbacks{number}"):
+        assert share(name) >= SETTLED_MIN, f"{name}: {told[name]}"
     assert told["payments"]["statuses"].get("503", 0) > 0, "more was asked than can be paid"
     if is_small:
         assert share("reads") <= 0.5, told["reads"]

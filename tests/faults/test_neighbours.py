@@ -240,6 +240,9 @@ async def test_a_silent_processor(sandbox: House, clients: Clients, seed: int) -
             proxies[scheme].toxic = Toxic(is_black_hole=True)
             await fails_fast(door, clients, scheme, seed % 50)
             told = await crowding.ask(1.0, **streams)
+            metrics = (await door.call("GET", "/metrics")).raw.decode()
+            assert f'oqim_connector_breaker_state{{connector="{scheme}"}} 0.0' not in metrics
+            assert metrics.count("oqim_connector_breaker_state{") == 3
             # What probed is in doubt; nothing else was sent.
             assert set(told[scheme]["statuses"]) <= {"202", "503"}, told[scheme]
             assert told[scheme]["hints"] == told[scheme]["statuses"]["503"]

@@ -1,7 +1,7 @@
 """Where and when a session was last seen: its live state, in Redis.
 
-Noting costs a request one entry in a dictionary; a flush in the background writes what was noted
-in one pipeline. Whatever is lost with Redis is written again from the session's row or at its next
+Noting costs a request one entry in a dictionary; a flush in the background writes what was noted,
+many at a time. Whatever is lost with Redis is written again from the session's row or at its next
 request. Never decide by it whether a token or a session is good.
 """
 
@@ -35,6 +35,8 @@ class Sight:
     Args:
         seen_at_ms: Unix milliseconds.
         address: of the peer; "" when it is not known.
+        is_restored: taken from the session's row because Redis had nothing: whatever is noted of
+            the session by then is later, and stays.
     """
 
     user_id: str
@@ -43,6 +45,7 @@ class Sight:
     address: str
     device_id: str = ""
     level: str = ""
+    is_restored: bool = False
 
 
 class Presence:
@@ -98,11 +101,13 @@ class Presence:
             if len(self._ended) < NOTED_MAX:
                 self._ended[session_id] = user_id
 
-    async def of(self, user_id: str, session_ids: Sequence[str]) -> dict[str, Sight]:
-        """Return the last sights of a customer's sessions, by id; some or all may be unknown.
+    async def of(self, user_id: str, session_ids: Sequence[str]) -> dict[str, Sight | None]:
+        """Return the last sights of a customer's sessions, by id.
 
-        Raises nothing: without Redis there are those noted here, or none.
+        Returns:
+            None for those of which Redis has nothing; without Redis, those noted here alone.
         """
+        found: dict[str, Sight | None]
         found = {one: self._sights[one] for one in session_ids if one in self._sights}
         asked = [one for one in session_ids if one not in found]
         if not asked:
@@ -115,6 +120,7 @@ class Presence:
         except (Unavailable, RedisError):
             return found
         for session_id, (seen_at_ms, address) in zip(asked, rows, strict=True):
+            found[session_id] = None
             if seen_at_ms is not None:
                 where = (address or b"").decode()
                 found[session_id] = Sight(user_id, session_id, int(seen_at_ms), where)
@@ -134,7 +140,11 @@ class Presence:
             pipeline = self._redis.pipeline(transaction=False)
             for sight in sights:
                 key = _key(sight.user_id, sight.session_id)
-                pipeline.hset(key, mapping=_fields(sight))
+                if sight.is_restored:
+                    for name, value in _fields(sight).items():
+                        pipeline.hsetnx(key, name, value)
+                else:
+                    pipeline.hset(key, mapping=_fields(sight))
                 pipeline.pexpire(key, self._kept_ms)
             await pipeline.execute()
             for sight in sights:

@@ -267,11 +267,18 @@ class Sessions:
             used_at_ms = millis(row["last_used_at"])
             sight = seen.get(row["id"])
             if sight is None:
-                address = row["address"] or ""
                 sight = Sight(
-                    user_id, row["id"], used_at_ms, address, row["device_id"], row["level"]
+                    user_id,
+                    row["id"],
+                    used_at_ms,
+                    row["address"] or "",
+                    row["device_id"],
+                    row["level"],
+                    is_restored=True,
                 )
-                self._presence.note(sight)
+                # Where Redis could not be asked, it may know more than the row does.
+                if row["id"] in seen:
+                    self._presence.note(sight)
             sessions.append(
                 Session(
                     id=row["id"],

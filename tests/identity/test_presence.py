@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request
+from gateway.kernel.redis import FAILURES_MAX
 from gateway.sandbox.datadir import free_port
 from tests.house import until
 from tests.identity.fixtures import Place
@@ -40,7 +44,9 @@ async def test_a_session_is_seen_wherever_it_asks(
     urls = place.database_url, place.redis_url
     async with running_worker(*urls, clock=clock) as other:
         seen = await other.presence.of(await _sub(worker), [tokens["session_id"]])
-        assert seen[tokens["session_id"]].seen_at_ms == clock.now_ms - 100_000
+        sight = seen[tokens["session_id"]]
+        assert sight is not None
+        assert sight.seen_at_ms == clock.now_ms - 100_000
         shown = (await _listed(other, tokens))[tokens["session_id"]]
     assert (shown["device_id"], shown["address"], shown["level"]) == ("phone-1", "127.0.0.1", "otp")
     # It asks for the list just now.
@@ -164,3 +170,47 @@ async def test_what_is_noted_is_written_by_itself(worker: Worker) -> None:
     """A second or two later, without anybody's asking."""
     await worker.log_in(PHONE)
     await until(lambda: _keys(worker), within_s=5)
+
+
+async def test_what_is_restored_is_never_later_than_what_was_seen(
+    place: Place, clock: Hand, worker: Worker
+) -> None:
+    """A list that found nothing in Redis does not overwrite what another worker saw meanwhile."""
+    mine, quiet = await worker.log_in(PHONE, device="a"), await worker.log_in(PHONE, device="b")
+    await worker.presence.flush()
+    await worker.redis.flushall()
+    urls = place.database_url, place.redis_url
+    async with running_worker(*urls, clock=clock) as other:
+        await _listed(other, mine)
+        clock.advance(50)
+        await _listed(worker, quiet)
+        await worker.presence.flush()
+        await other.presence.flush()
+        shown = (await _listed(other, mine))[quiet["session_id"]]
+    assert shown["last_seen_at"] > shown["created_at"]
+
+
+async def test_nothing_is_restored_to_a_redis_that_was_only_away(
+    worker: Worker, clock: Hand
+) -> None:
+    """It knows more than the rows do."""
+    mine, quiet = await worker.log_in(PHONE, device="a"), await worker.log_in(PHONE, device="b")
+    clock.advance(50)
+    await _listed(worker, quiet)
+    await worker.presence.flush()
+    user_id = await _sub(worker)
+    key = f"session:{{{user_id}}}:{quiet['session_id']}"
+    seen_at_ms = await worker.redis.hget(key, "seen_at_ms")
+
+    async def refuse() -> None:
+        raise ConnectionRefusedError
+
+    for _ in range(FAILURES_MAX):
+        with pytest.raises(Unavailable):
+            await worker.redis.breaker.run(refuse)
+    assert worker.redis.breaker.is_open
+    shown = await _listed(worker, mine)
+    assert set(shown) == {mine["session_id"], quiet["session_id"]}
+    await until(lambda: not worker.redis.breaker.is_open, within_s=5)
+    await worker.presence.flush()
+    assert await worker.redis.hget(key, "seen_at_ms") == seen_at_ms

@@ -5,11 +5,12 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import structlog
@@ -31,7 +32,7 @@ from gateway.identity.messenger import RedisMessenger
 from gateway.identity.peers import PeerFront
 from gateway.identity.presence import Presence
 from gateway.identity.promise import Promise
-from gateway.identity.revocation import RevocationFeed, RevocationLog
+from gateway.identity.revocation import Entry, RevocationFeed, RevocationLog
 from gateway.identity.revocation_routes import OperatorRevocations
 from gateway.identity.revocation_routes import routes as revocation_routes
 from gateway.identity.routes import routes as identity_routes
@@ -53,6 +54,7 @@ from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.outside import Outside
+from gateway.kernel.passwords import Hasher
 from gateway.kernel.redis import BoundedRedis, open_redis
 from gateway.kernel.secrets import Keys, KeysError
 from gateway.kernel.vault import Vault
@@ -61,6 +63,10 @@ from gateway.kernel.vault.providers import ShareProvider, from_files
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
 from gateway.ledger.routes import routes as ledger_routes
+from gateway.operators.roles import read_roles
+from gateway.operators.routes import routes as operator_routes
+from gateway.operators.service import Operators
+from gateway.operators.sessions import OperatorSessions
 from gateway.payments import connectors as loading
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
@@ -215,6 +221,8 @@ class IdentityRoom:
     codes: Codes
     messenger: RedisMessenger
     feed: RevocationFeed
+    revocations: RevocationLog
+    promise: Promise
     gate: Gate
     routes: list[Route]
 
@@ -301,6 +309,8 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         codes=codes,
         messenger=messenger,
         feed=feed,
+        revocations=revocations,
+        promise=promise,
         gate=Gate(feed=feed, core=ground.core, presence=presence),
         routes=[
             *identity_routes(identity=service, cursors=ground.cursors),
@@ -596,6 +606,33 @@ def _open_audit(ground: Ground, stack: AsyncExitStack) -> None:
     stack.push_async_callback(roots.close)
 
 
+def _open_operators(ground: Ground, identity: IdentityRoom) -> tuple[OperatorSessions, list[Route]]:
+    """Build who the operators are and how they log in."""
+    pool, clock = ground.pool, ground.clock
+
+    async def end(connection: Any, session_ids: Sequence[str]) -> list[Entry]:
+        log_of = identity.revocations
+        return [await log_of.revoke(connection, kind="sid", value=one) for one in session_ids]
+
+    async def keep(entries: list[Entry]) -> None:
+        await identity.promise.keep(entries, None)
+
+    roles = read_roles(ground.settings.roles)
+    sessions = OperatorSessions(
+        pool=pool,
+        clock=clock,
+        vault=ground.vault,
+        hasher=Hasher(),
+        roles=roles,
+        issue=identity.tokens.issue,
+        end=end,
+        keep=keep,
+        settings=ground.settings.operators,
+    )
+    operators = Operators(pool=pool, clock=clock, roles=roles, sessions=sessions)
+    return sessions, operator_routes(operators, sessions, ground.cursors)
+
+
 def _open_ledger(ground: Ground, stack: AsyncExitStack) -> list[Route]:
     balances = Balances(ground.pool, read_chart(ground.settings.accounts))
     balances.start()
@@ -646,6 +683,8 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             *_open_ledger(ground, stack),
             *_open_reconciliation(ground, payments, stack),
         ]
+        operators, operator_doors = _open_operators(ground, identity)
+        routes = operators.guard([*routes, *operator_doors])
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))
         routes += system_routes(

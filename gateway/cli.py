@@ -27,6 +27,8 @@ audit = cyclopts.App(name="audit", help="Check what is stored against what it sh
 app.command(audit)
 vault = cyclopts.App(name="vault", help="The keys by which card numbers and secrets are sealed.")
 app.command(vault)
+operators = cyclopts.App(name="operators", help="Bank employees who log in to the console.")
+app.command(operators)
 rates = cyclopts.App(name="rates", help="The central bank's rates, which limits convert by.")
 app.command(rates)
 
@@ -264,6 +266,37 @@ def _vault_settings() -> settings_module.Settings:
     if not settings.database.url:
         raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))
     return settings
+
+
+@operators.command(name="add")
+def add_operator(
+    login: str,
+    *,
+    name: Annotated[str, cyclopts.Parameter(help="As others see it.")],
+    role: Annotated[list[str], cyclopts.Parameter(help="Of config/roles.toml; may be repeated.")],
+) -> None:
+    """Add an operator: the first, or one whose roles others then change by four eyes.
+
+    Asks for a password (12 characters at least), and prints what an authenticator app reads. Writes
+    the database of OQIM_DATABASE_URL.
+    """
+    from gateway.operators import adding
+
+    settings = _vault_settings()
+    password = os.environ.get("OQIM_OPERATOR_PASSWORD") or getpass.getpass("Password: ")
+    try:
+        added = adding.run(
+            settings,
+            login=login,
+            name=name,
+            roles=role,
+            password=password,
+            actor=f"cli:{getpass.getuser()}",
+        )
+    except (adding.AddError, keys_module.KeysError, settings_module.SettingsError) as error:
+        raise _fail(error) from None
+    print(f"{added.id} {login}")
+    print(f"For an authenticator app, once: {added.provisioning_uri}")
 
 
 @rates.command(name="import")

@@ -125,6 +125,14 @@ class Events(_Section, frozen=True):
     streams_per_user_max: int
 
 
+class Operators(_Section, frozen=True):
+    session_s: int
+    idle_s: Annotated[int, msgspec.Meta(ge=60, le=43_200)]
+    tries_max: Annotated[int, msgspec.Meta(ge=1, le=10)]
+    lock_s: Annotated[int, msgspec.Meta(ge=1_800)]
+    approval_age_s: int
+
+
 class Vault(_Section, frozen=True):
     kek_shares: list[str]
 
@@ -152,6 +160,7 @@ class _File(_Section, frozen=True):
     events: Events
     audit: Audit
     vault: Vault
+    operators: Operators
 
 
 class Settings(_File, frozen=True):
@@ -163,6 +172,7 @@ class Settings(_File, frozen=True):
         rules: JSON of commission plans, limit policies and rates: the first of a new database.
         routing: JSON of BINs and routes, for the core.
         accounts: JSON of the chart of accounts.
+        roles: JSON of operators' roles.
         connector_settings: one mapping a connector.
         is_sandbox: whether `/sandbox/v1` is served.
     """
@@ -172,6 +182,7 @@ class Settings(_File, frozen=True):
     rules: bytes
     routing: bytes
     accounts: bytes
+    roles: bytes
     connector_settings: dict[str, dict[str, Any]]
     is_sandbox: bool
 
@@ -202,6 +213,7 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
         rules=msgspec.json.encode(rules),
         routing=msgspec.json.encode(routing),
         accounts=msgspec.json.encode(_read(folder / "accounts.toml")),
+        roles=msgspec.json.encode(_read(folder / "roles.toml")),
         connector_settings=_connector_settings(folder, environment),
         is_sandbox=is_sandbox,
     )

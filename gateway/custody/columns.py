@@ -10,6 +10,7 @@ from typing import Any
 from gateway.cards.directory import pan_binding, token_binding
 from gateway.identity.keys import key_binding
 from gateway.identity.sessions import successor_binding
+from gateway.operators.sessions import binding as operator_binding
 from gateway.payments.instructions import destination_binding
 from gateway.payments.step_up import request_binding
 from gateway.webhooks.delivery import binding as endpoint_binding
@@ -42,6 +43,7 @@ COLUMNS = (
     SealedColumn("step_ups", "request_sealed", "payment_id", request_binding),
     SealedColumn("webhook_endpoints", "secret_sealed", "id", endpoint_binding),
     SealedColumn("webhook_endpoints", "previous_sealed", "id", endpoint_binding),
+    SealedColumn("operators", "totp_sealed", "id", operator_binding),
     SealedColumn("signing_keys", "private_key", "kid", key_binding),
     SealedColumn("refresh_tokens", "successor", "token_hash", successor_binding, "bytea"),
 )

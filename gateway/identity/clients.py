@@ -1,21 +1,18 @@
 """Clients: apps that carry customers, and merchants' servers that act for themselves.
 
-A secret is kept as argon2id (RFC 9106) alone, and hashed off the event loop, a few at a time.
+A secret is kept as argon2id alone.
 """
 
-import asyncio
 import base64
 import binascii
-import os
 import secrets
 from urllib.parse import unquote_plus
 
 import asyncpg
 import msgspec
-from cryptography.exceptions import InvalidKey
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from gateway.kernel.http.problems import Problem
+from gateway.kernel.passwords import Hasher
 
 GET_CLIENT = "SELECT id, channel, subject, secret_hash, scopes FROM clients WHERE id = $1"
 PUT_CLIENT = """
@@ -25,9 +22,6 @@ ON CONFLICT (id) DO UPDATE SET channel = excluded.channel, subject = excluded.su
 """
 
 MOBILE = "mobile"
-# OWASP's least: 19 MiB, two passes, one lane. Secrets are random, so that more buys nothing.
-_MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _HASH_BYTES = 19 * 1_024, 2, 1, 16, 32
-_HASHES_AT_ONCE_MAX = 2
 SECRET_LENGTH_MAX = 256
 
 
@@ -49,34 +43,12 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
-def hash_secret(secret: str) -> str:
-    """Return what is kept of a secret, in PHC form. Takes tens of milliseconds."""
-    hasher = Argon2id(
-        salt=os.urandom(_SALT_BYTES),
-        length=_HASH_BYTES,
-        iterations=_PASSES,
-        lanes=_LANES,
-        memory_cost=_MEMORY_KIB,
-    )
-    return hasher.derive_phc_encoded(secret.encode())
-
-
-def _matches(secret: str, secret_hash: str) -> bool:
-    try:
-        Argon2id.verify_phc_encoded(secret.encode(), secret_hash)
-    except InvalidKey:
-        return False
-    return True
-
-
 class Clients:
     """Finds clients and checks their secrets."""
 
     def __init__(self, *, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE_MAX)
-        # Checked for a client that is not there, so that its absence takes as long to tell.
-        self._no_hash = hash_secret(new_secret())
+        self._hasher = Hasher()
 
     async def get(self, client_id: str) -> Client | None:
         """Return a client, or None."""
@@ -93,7 +65,7 @@ class Clients:
         scopes: list[str],
     ) -> None:
         """Add a client, or change it."""
-        secret_hash = None if secret is None else await asyncio.to_thread(hash_secret, secret)
+        secret_hash = None if secret is None else await self._hasher.hash(secret)
         await self._pool.execute(PUT_CLIENT, client_id, channel, subject, secret_hash, scopes)
 
     async def identify(
@@ -125,9 +97,8 @@ class Clients:
         secret_hash = None if client is None else client.secret_hash
         is_right = False
         if len(secret) <= SECRET_LENGTH_MAX:
-            async with self._hashing:
-                is_right = await asyncio.to_thread(_matches, secret, secret_hash or self._no_hash)
-        if client is None or secret_hash is None or not is_right:
+            is_right = await self._hasher.matches(secret, secret_hash)
+        if not is_right:
             raise Problem("invalid-client", "The client is not known, or its secret is not right.")
 
 

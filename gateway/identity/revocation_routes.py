@@ -9,7 +9,7 @@ from gateway.identity.revocation import Entry, RevocationLog
 from gateway.identity.routes import patience_s
 from gateway.identity.sessions import Sessions
 from gateway.identity.store import millis
-from gateway.kernel import audit
+from gateway.kernel import audit, scopes
 from gateway.kernel.clock import Clock, steady_s
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -125,7 +125,7 @@ def routes(revocations: OperatorRevocations) -> list[Route]:
             handler=handlers.add,
             summary="Revoke a token, a session, or everything of a subject or client until now",
             tag=_TAG,
-            scope="admin:write",
+            scope=scopes.REVOCATIONS_WRITE,
             priority=Priority.SETTLING,
             body=RevocationBody,
             answers={201: RevokedView},
@@ -137,7 +137,7 @@ def routes(revocations: OperatorRevocations) -> list[Route]:
             handler=handlers.get,
             summary="Which workers refuse by a revocation, and after how many milliseconds",
             tag=_TAG,
-            scope="admin:read",
+            scope=scopes.REVOCATIONS_READ,
             priority=Priority.READ,
             answers={200: RevocationView},
             problems=("not-found",),

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from gateway.kernel import scopes
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -13,7 +14,7 @@ from gateway.kernel.http.routes import Route
 from gateway.ledger.balances import Balances, EntryView, TrialBalance
 
 _TAG = "operators"
-_READ = "admin:read"
+_READ = scopes.LEDGER_READ
 
 
 class TrialQuery(msgspec.Struct, forbid_unknown_fields=True):

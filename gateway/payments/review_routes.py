@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -12,7 +13,7 @@ from gateway.kernel.http.routes import Route
 from gateway.payments.reviews import InDoubtView, ProposalBody, Reviews, ReviewView, Status
 
 _TAG = "operators"
-_READ, _WRITE = "admin:read", "admin:write"
+_READ = scopes.REVIEWS_READ
 _LIST = "reviews"
 _FIRST = "rev_~"
 
@@ -99,7 +100,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             handler=handlers.propose,
             summary="Say what became of it; another operator approves",
             tag=_TAG,
-            scope=_WRITE,
+            scope=scopes.REVIEWS_PROPOSE,
             priority=Priority.PAYMENT,
             body=ProposalBody,
             answers={201: ReviewView},
@@ -111,7 +112,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             handler=handlers.approve,
             summary="Settle it as another operator proposed",
             tag=_TAG,
-            scope=_WRITE,
+            scope=scopes.REVIEWS_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: ReviewView},
             problems=("not-found", "four-eyes-required", "invalid-state"),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gateway.core import Core, Refusal
+from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -21,7 +22,7 @@ from gateway.payments.supply import Supply
 from gateway.payments.trace import TraceView, View, trace
 
 _TAG = "payments"
-_OPERATOR_SCOPE = "admin:read"
+_OPERATOR_SCOPE = scopes.PAYMENTS_READ
 _LIST = "payments"
 _FIRST = "pay_~"
 _IDEMPOTENCY = (

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -22,7 +23,7 @@ from gateway.reconciliation.model import (
 from gateway.reconciliation.service import Reconciliation
 
 _TAG = "reconciliation"
-_READ, _WRITE = "admin:read", "admin:write"
+_READ = scopes.RECONCILIATION_READ
 _DAYS, _BREAKS = "reconciliation-days", "reconciliation-breaks"
 _AFTER_ALL = "~"
 
@@ -155,7 +156,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             handler=handlers.take,
             summary="Fetch a processor's report of a business day and match it",
             tag=_TAG,
-            scope=_WRITE,
+            scope=scopes.RECONCILIATION_WRITE,
             priority=Priority.REPORT,
             body=ImportBody,
             answers={200: ImportView, 201: ImportView},
@@ -190,7 +191,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             handler=handlers.propose,
             summary="Propose to accept a break, or to post an entry; another operator approves",
             tag=_TAG,
-            scope=_WRITE,
+            scope=scopes.RECONCILIATION_PROPOSE,
             priority=Priority.PAYMENT,
             body=ProposalBody,
             answers={201: BreakView},
@@ -202,7 +203,7 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             handler=handlers.approve,
             summary="Close a break as another operator proposed",
             tag=_TAG,
-            scope=_WRITE,
+            scope=scopes.RECONCILIATION_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: BreakView},
             problems=("not-found", "four-eyes-required", "invalid-state"),

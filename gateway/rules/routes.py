@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway.core import Refusal, read_body
+from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.messages import Request, Response, json_response
@@ -32,7 +33,7 @@ from gateway.rules.service import Rules
 from gateway.rules.views import Rulebook
 from gateway.rules.what_if import Asked, WhatIfs
 
-_READ, _WRITE = "admin:read", "admin:write"
+_READ, _PROPOSE = scopes.RULES_READ, scopes.RULES_PROPOSE
 _PAGES = ("invalid-query", "invalid-cursor")
 _LAST_PROPOSAL = "prp_~"
 _PATHS: dict[Kind, str] = {"plan": "commission-plans", "policy": "limit-policies"}
@@ -180,7 +181,7 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             handler=handlers.propose,
             summary=f"Propose a {name}, new or changed",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.PAYMENT,
             body=body,
             answers={201: ProposalView},
@@ -215,7 +216,7 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             handler=handlers.delete,
             summary=f"Propose that a {name} ends",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.PAYMENT,
             query=DeleteQuery,
             answers={201: ProposalView},
@@ -238,7 +239,7 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             handler=handlers.roll_back,
             summary=f"Propose an earlier version of a {name} as its next",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.PAYMENT,
             body=RollbackBody,
             answers={201: ProposalView},
@@ -279,7 +280,7 @@ def _proposal_routes(handlers: _OfAll) -> list[Route]:
             handler=handlers.approve,
             summary="Approve another operator's proposal; answers once every worker decides by it",
             tag=tag,
-            scope=_WRITE,
+            scope=scopes.RULES_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: ProposalView},
             problems=("not-found", "four-eyes-required", "invalid-state", "proposal-stale"),
@@ -290,7 +291,7 @@ def _proposal_routes(handlers: _OfAll) -> list[Route]:
             handler=handlers.reject,
             summary="Reject a proposal, or withdraw one's own",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.PAYMENT,
             body=RejectBody,
             answers={200: ProposalView},
@@ -308,7 +309,7 @@ def _simulation_routes(handlers: _OfAll) -> list[Route]:
             handler=handlers.simulate,
             summary="Replay recorded decisions against drafts",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.REPORT,
             body=SimulationBody,
             answers={202: SimulationView},
@@ -331,7 +332,7 @@ def _simulation_routes(handlers: _OfAll) -> list[Route]:
             handler=handlers.cancel,
             summary="Cancel a simulation",
             tag=tag,
-            scope=_WRITE,
+            scope=_PROPOSE,
             priority=Priority.PAYMENT,
             answers={200: SimulationView},
             problems=("not-found", "invalid-state"),

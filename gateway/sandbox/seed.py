@@ -26,6 +26,7 @@ from gateway.cards.directory import pan_binding, token_binding
 from gateway.identity.clients import MOBILE, new_secret
 from gateway.kernel.ids import new_id
 from gateway.kernel.secrets import Keys
+from gateway.operators.roles import read_roles
 
 USERS = 50
 TOKEN_TTL_S = 12 * 3600
@@ -51,7 +52,8 @@ _MERCHANT_SCOPES = [
     "webhooks:read",
     "webhooks:write",
 ]
-_OPERATOR_SCOPES = ["admin:read", "admin:write", "payments:read"]
+# Everything, as config/roles.toml says of it.
+_OPERATOR_ROLE = "administrator"
 
 
 async def seed(
@@ -216,15 +218,15 @@ class _Seeder:
         if operator_id is None:
             operator_id = self._id("opr_")
             await pool.execute(
-                "INSERT INTO operators (id, name, scopes) VALUES ($1, $2, $3)",
+                "INSERT INTO operators (id, name, roles) VALUES ($1, $2, $3)",
                 operator_id,
                 name,
-                _OPERATOR_SCOPES,
+                [_OPERATOR_ROLE],
             )
         token = self._identity.tokens.issue(
             sub=operator_id,
             client_id="console",
-            scope=_OPERATOR_SCOPES,
+            scope=read_roles(self._ground.settings.roles).permitted([_OPERATOR_ROLE]),
             channel="console",
             ttl_s=TOKEN_TTL_S,
         )

@@ -149,7 +149,7 @@ def spoilt(forger: Forger, signature: str) -> str:
 
 def swapped(forger: Forger) -> str:
     head, _, signature = forger.token().split(".")
-    return f"{head}.{encoded(forger.claims | {'scope': 'admin:write'})}.{signature}"
+    return f"{head}.{encoded(forger.claims | {'scope': 'admin:rules:approve'})}.{signature}"
 
 
 async def test_a_forged_token_that_is_right_is_believed(house: House, forger: Forger) -> None:

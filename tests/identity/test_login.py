@@ -255,7 +255,7 @@ async def test_a_phone_is_one_customer(worker: Worker) -> None:
 async def test_a_scope_may_be_narrowed(worker: Worker) -> None:
     """What was asked for is given, and never more than the client may have."""
     form = {"challenge_id": await worker.ask(PHONE), "code": await worker.code(PHONE)}
-    reply = await worker.grant(OTP, **form, device_id="d", scope="cards:read admin:write")
+    reply = await worker.grant(OTP, **form, device_id="d", scope="cards:read admin:rules:approve")
     assert reply.body["scope"] == "cards:read"
     refused = await worker.call("POST", "/v1/sessions/revoke-others", token=_access(reply.body))
     assert refused.verdict == (403, "insufficient-scope")

@@ -21,7 +21,7 @@ def _operator(worker: Worker, *scopes: str) -> str:
 
 
 async def _revoke(worker: Worker, kind: str, value: str) -> Reply:
-    token = _operator(worker, "admin:write")
+    token = _operator(worker, "admin:revocations:write")
     return await worker.call("POST", PATH, body={"kind": kind, "value": value}, token=token)
 
 
@@ -42,7 +42,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[int, str]]] = [
 
 async def test_revoke_refuses(worker: Worker) -> None:
     """A body that names nothing is refused, and nothing is written."""
-    token = _operator(worker, "admin:write")
+    token = _operator(worker, "admin:revocations:write")
     for body, verdict in REFUSED:
         assert verdict == (await worker.call("POST", PATH, body=body, token=token)).verdict, body
     assert await worker.pool.fetchval("SELECT count(*) FROM revocations") == 0
@@ -50,7 +50,7 @@ async def test_revoke_refuses(worker: Worker) -> None:
 
 async def test_customers_revoke_nothing_here(worker: Worker) -> None:
     """Neither do operators who may only read."""
-    for scopes in (["sessions:write"], ["admin:read"]):
+    for scopes in (["sessions:write"], ["admin:revocations:read"]):
         reply = await worker.call("POST", PATH, body={}, token=_operator(worker, *scopes))
         assert reply.verdict == (403, "insufficient-scope")
 
@@ -78,7 +78,7 @@ async def test_it_is_told_who_applied_it(place: Place, clock: Hand, worker: Work
     urls = place.database_url, place.redis_url
     async with running_worker(*urls, clock=clock):
         answer = (await _revoke(worker, "sid", "ses_nobody")).body
-        token = _operator(worker, "admin:read")
+        token = _operator(worker, "admin:revocations:read")
         shown = (await worker.call("GET", f"{PATH}/{answer['seq']}", token=token)).body
     assert answer["seq"] == 1
     assert len(answer["applied_by"]) == 2
@@ -100,7 +100,7 @@ async def test_it_is_written_who_did_it(worker: Worker) -> None:
 
 async def test_there_is_no_such_revocation(worker: Worker) -> None:
     """Whatever is asked for, it is the same answer."""
-    token = _operator(worker, "admin:read")
+    token = _operator(worker, "admin:revocations:read")
     for seq in ("1", "0", "-1", "x", "\u0663", "9" * 19, "1.0"):
         reply = await worker.call("GET", f"{PATH}/{seq}", token=token)
         assert reply.verdict == (404, "not-found"), seq

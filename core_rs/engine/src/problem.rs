@@ -95,6 +95,12 @@ pub const KINDS: &[Kind] = &[
         "The rule cannot be used as it is",
     ),
     kind(
+        "insufficient-user-authentication",
+        401,
+        true,
+        "Authenticate again before doing this",
+    ),
+    kind(
         "four-eyes-required",
         403,
         false,

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from gateway.core import rfc3339
+from gateway.kernel import scopes
 from gateway.kernel.audit.chain import canonical
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
@@ -128,7 +129,7 @@ def routes(*, pool: asyncpg.Pool, cursors: Cursors) -> list[Route]:
             handler=handlers.page,
             summary="List what operators did, newest first",
             tag="audit",
-            scope="admin:read",
+            scope=scopes.AUDIT_READ,
             priority=Priority.REPORT,
             query=AuditQuery,
             answers={200: AuditPage},

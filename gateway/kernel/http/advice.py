@@ -96,6 +96,7 @@ ADVICE: dict[str, str] = {
     "bank's rate of it has not been stored. Operators: `oqim rates import`.",
     "sca-binding-mismatch": "Ask the customer for the code that was sent for this payment.",
     "rules-invalid": "`errors` names everything that is wrong, each with a pointer into the body.",
+    "insufficient-user-authentication": "Give a new code: POST /admin/v1/auth/step-up.",
     "four-eyes-required": "Ask another operator to approve the proposal.",
     "proposal-stale": "Propose again: the rules have moved since this was proposed.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",

@@ -1,0 +1,42 @@
+"""The scopes of operators: one for each thing that can be done to each thing.
+
+Every route under `/admin/v1` asks for one of them and every one is asked for (a test holds it);
+which roles have which is in config/roles.toml.
+"""
+
+from collections.abc import Iterable
+
+AUDIT_READ = "admin:audit:read"
+LEDGER_READ = "admin:ledger:read"
+OPERATORS_READ = "admin:operators:read"
+OPERATORS_PROPOSE = "admin:operators:propose"
+OPERATORS_APPROVE = "admin:operators:approve"
+PAYMENTS_READ = "admin:payments:read"
+RECONCILIATION_READ = "admin:reconciliation:read"
+RECONCILIATION_WRITE = "admin:reconciliation:write"
+RECONCILIATION_PROPOSE = "admin:reconciliation:propose"
+RECONCILIATION_APPROVE = "admin:reconciliation:approve"
+REVIEWS_READ = "admin:reviews:read"
+REVIEWS_PROPOSE = "admin:reviews:propose"
+REVIEWS_APPROVE = "admin:reviews:approve"
+REVOCATIONS_READ = "admin:revocations:read"
+REVOCATIONS_WRITE = "admin:revocations:write"
+RULES_READ = "admin:rules:read"
+RULES_PROPOSE = "admin:rules:propose"
+RULES_APPROVE = "admin:rules:approve"
+
+ADMIN = tuple(
+    sorted(value for value in list(globals().values()) if str(value).startswith("admin:"))
+)
+"""All of them."""
+
+# A payment is read at the same address by its customer and by an operator.
+CUSTOMERS_READ = "payments:read"
+
+
+def with_implied(scopes: Iterable[str]) -> list[str]:
+    """Return scopes with those of customers' routes that they need beside them."""
+    found = set(scopes)
+    if PAYMENTS_READ in found:
+        found.add(CUSTOMERS_READ)
+    return sorted(found)

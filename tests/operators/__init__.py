@@ -1,0 +1,1 @@
+"""Operators: logins, roles, four eyes over roles, and who may call what."""

@@ -1,0 +1,80 @@
+"""Operators as people: made by the command line, logging in with an authenticator of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyotp
+
+from tests.house import House, Reply
+
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass(slots=True)
+class Person:
+    """One operator and the authenticator app."""
+
+    house: House
+    id: str
+    login: str
+    secret: str = field(repr=False)
+    token: str = field(default="", repr=False)
+    _steps_used: int = 0
+
+    def code(self) -> str:
+        """Return a code that was not given yet: of this step, or of the next."""
+        step = max(int(time.time()) // 30, self._steps_used + 1)
+        self._steps_used = step
+        return str(pyotp.TOTP(self.secret).generate_otp(step))
+
+    async def log_in(self, *, password: str = PASSWORD, code: str | None = None) -> Reply:
+        """Log in, and keep the token when it succeeds."""
+        body = {"login": self.login, "password": password, "code": code or self.code()}
+        reply = await self.house.call("POST", "/admin/v1/auth/login", body)
+        if reply.status == 200:
+            self.token = reply.body["access_token"]
+        return reply
+
+    async def call(self, method: str, path: str, body: Any = None) -> Reply:
+        """Make a request as this operator."""
+        return await self.house.call(method, f"/admin/v1{path}", body, token=self.token)
+
+
+def oqim(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line beside a house."""
+    shares = sorted(str(path) for path in house.data_dir.glob("kek-*.share"))
+    environment = house.environment | {
+        "OQIM_DATABASE_URL": house.description["database_url"],
+        "OQIM_KEK_SHARES": os.pathsep.join(shares),
+        "OQIM_OPERATOR_PASSWORD": PASSWORD,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def person(house: House, login: str, *roles: str) -> Person:
+    """Add an operator, and log in."""
+    options = [word for role in roles for word in ("--role", role)]
+    arguments = ("operators", "add", login, "--name", login.title(), *options)
+    done = await asyncio.to_thread(oqim, house, *arguments)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    uri = second.split(": ", 1)[1]
+    (secret,) = parse_qs(urlsplit(uri).query)["secret"]
+    made = Person(house, first.split()[0], login, secret)
+    reply = await made.log_in()
+    assert reply.status == 200, reply.raw
+    return made

@@ -57,6 +57,7 @@ async def test_each_kind_refuses_its_own(worker: Worker, kind: Kind, value: str)
     assert (kind != "sid") == _is_accepted(worker, _token(worker))
 
 
+@pytest.mark.fault(rows=[46], what="a log that cannot be read")
 async def test_an_unreadable_log_closes_money(worker: Worker) -> None:
     """While it cannot be read nothing is marked fresh, and after five seconds money stands."""
     await worker.feed.close()

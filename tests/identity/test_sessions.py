@@ -28,6 +28,7 @@ async def test_a_refresh_token_of_another_device_ends_the_session(worker: Worker
     assert (await worker.refresh(tokens["refresh_token"], device_id="mine")).verdict == INVALID
 
 
+@pytest.mark.fault(rows=[48], what="the session ends")
 async def test_a_refresh_token_used_after_grace_ends_the_session(worker: Worker) -> None:
     """A copy used later ends the session that its successor kept alive."""
     first = await worker.log_in(PHONE)
@@ -62,6 +63,7 @@ async def test_a_refresh_token_is_of_its_client(worker: Worker) -> None:
     assert reply.status == 200
 
 
+@pytest.mark.fault(rows=[47], what="one successor for a while")
 async def test_refreshing_gives_one_successor_for_a_while(worker: Worker) -> None:
     """An app that lost the answer asks again at once and gets the same; nothing else changes."""
     first = await worker.log_in(PHONE)

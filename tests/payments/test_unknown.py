@@ -220,9 +220,7 @@ def _quiet(house: House, cases: list[Case]) -> Any:
     return quiet
 
 
-@pytest.mark.fault(
-    rows=[16, 17, 25, 26], what="answers lost, late, garbled, of another amount"
-)
+@pytest.mark.fault(rows=[16, 17, 25, 26], what="answers lost, late, garbled, of another amount")
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_doubt_ends_as_the_processor_has_it(doubtful: House, fault: str) -> None:
     """Every kind of message of every scheme meets the fault once."""

@@ -672,6 +672,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         identity = await open_identity(ground, stack)
         await settle_order(ground.pool)
         lease = await _register(ground)
+        identity.tokens.watch_clock(lambda: lease.skew_s)
         _open_audit(ground, stack)
         payments = await _open_payments(ground, identity, lease, stack)
         routes = [

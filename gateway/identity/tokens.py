@@ -2,13 +2,15 @@
 
 import copy
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from joserfc import jwt
 from joserfc.jws import JWSRegistry
 
 from gateway.identity.keys import SigningKeys
 from gateway.kernel.clock import Clock
+from gateway.kernel.errors import Unavailable
+from gateway.kernel.lease import SKEW_MAX_S
 from gateway.settings import Identity
 
 # No token lives longer: a revocation is kept for as long as a token it refuses may live.
@@ -36,6 +38,11 @@ class Tokens:
         self._settings = settings
         self._clock = clock
         self._registry = _only_eddsa()
+        self._skew_s: Callable[[], float] = lambda: 0.0
+
+    def watch_clock(self, skew_s: Callable[[], float]) -> None:
+        """Issue nothing while this host's clock is further from the truth than `SKEW_MAX_S`."""
+        self._skew_s = skew_s
 
     def issue(
         self,
@@ -62,7 +69,12 @@ class Tokens:
             ttl_s: seconds it lives, 1 to `ACCESS_TOKEN_TTL_S_MAX`; the setting's by default.
             issued_at_s: Unix seconds at which it was granted; now by default. A revocation of
                 everything issued before a moment goes by it.
+
+        Raises:
+            Unavailable: this host's clock is wrong.
         """
+        if abs(self._skew_s()) > SKEW_MAX_S:
+            raise Unavailable("this host's clock is wrong; it must not date tokens")
         lives_s = self._settings.access_token_ttl_s if ttl_s is None else ttl_s
         if not 1 <= lives_s <= ACCESS_TOKEN_TTL_S_MAX:
             raise ValueError(f"a token lives 1 to {ACCESS_TOKEN_TTL_S_MAX} s")

@@ -184,6 +184,13 @@ async def test_a_clock_that_is_wrong(
         metrics = (await beside.door.call("GET", "/metrics")).raw.decode()
         (line,) = [one for one in metrics.splitlines() if one.startswith("oqim_clock_skew_seconds")]
         assert abs(float(line.split()[1]) - shift_s) < 2, line
+        granted = {
+            "grant_type": "client_credentials",
+            "client_id": sandbox.merchant["client_id"],
+            "client_secret": sandbox.merchant["client_secret"],
+        }
+        dated = await beside.door.call("POST", "/oauth/token", data=granted)
+        assert (dated.status, dated.code) == (503, "unavailable"), dated.raw
         asked = clients.want(user, sandbox.purchase(user, "uzcard", fresh_amount()))
         # The request arrives late: while it may still be on its way, nobody takes it for lost.
         slow = {"kind": "delay", "count": 1, "seconds": 1.5, "method": "trans.pay.purpose"}

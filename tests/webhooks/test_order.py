@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from gateway import settings as settings_module
-from gateway.kernel.vault import Vault
 from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.kernel.metrics import Metrics
+from gateway.kernel.vault import Vault
 from gateway.webhooks import feed, store
 from gateway.webhooks.addresses import Policy
 from gateway.webhooks.fanout import FanOut, settle_order

@@ -197,7 +197,8 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
     """Read the files and the environment. Raises SettingsError that names what is wrong."""
     folder = config_dir(environment)
     tables = _read(folder / "settings.toml")
-    _override(tables, environment)
+    data_dir = Path(environment.get("OQIM_DATA_DIR", "var")).resolve()
+    _override(tables, environment, data_dir)
     try:
         file = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
@@ -209,7 +210,7 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
     return Settings(
         **{name: getattr(file, name) for name in _File.__struct_fields__},
         workers=_number(environment, "OQIM_WORKERS", 1, low=1, high=64),
-        data_dir=Path(environment.get("OQIM_DATA_DIR", "var")).resolve(),
+        data_dir=data_dir,
         rules=msgspec.json.encode(rules),
         routing=msgspec.json.encode(routing),
         accounts=msgspec.json.encode(_read(folder / "accounts.toml")),
@@ -237,14 +238,18 @@ def _number(environment: Mapping[str, str], name: str, default: int, *, low: int
     return int(text)
 
 
-def _override(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _override(tables: dict[str, Any], environment: Mapping[str, str], data_dir: Path) -> None:
     http = tables.get("http", {})
     http["port"] = _number(environment, "OQIM_PORT", http.get("port", 8080), low=0, high=65535)
     for name, section in (("OQIM_DATABASE_URL", "database"), ("OQIM_REDIS_URL", "redis")):
         if environment.get(name):
             tables.get(section, {})["url"] = environment[name]
+    vault = tables.get("vault", {})
     if environment.get("OQIM_KEK_SHARES"):
-        tables.get("vault", {})["kek_shares"] = environment["OQIM_KEK_SHARES"].split(os.pathsep)
+        vault["kek_shares"] = environment["OQIM_KEK_SHARES"].split(os.pathsep)
+    elif not vault.get("kek_shares"):
+        # A sandbox's own, so that its commands need not be told.
+        vault["kek_shares"] = sorted(str(one) for one in data_dir.glob("kek-*.share"))
 
 
 def _connector_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:

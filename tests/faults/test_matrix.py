@@ -19,7 +19,7 @@ import pytest
 
 from tests.faults.invariants import hold_all
 from tests.faults.world import (
-    CONFIG,
+    LOOKS_ONCE,
     Asked,
     Clients,
     ask,
@@ -30,9 +30,6 @@ from tests.faults.world import (
 from tests.house import House, changed_config, until
 from tests.payments.books import SCHEMES, fresh_amount, hold, paid, payments_count
 
-LOOKS_ONCE = CONFIG | {
-    "settings": {**CONFIG["settings"], "poll_s = 0.5": "poll_s = 3600.0"},
-}
 KILL: dict[str, object] = {"action": "kill", "count": 1}
 LOST = {"action": "error", "count": 1}
 

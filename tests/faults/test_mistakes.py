@@ -14,8 +14,8 @@ import pytest
 
 from tests.faults.invariants import broken
 from tests.faults.test_database import held_up
-from tests.faults.world import Clients, ask, paused_workers, worker_beside
-from tests.house import House, until
+from tests.faults.world import LOOKS_ONCE, Clients, ask, paused_workers, worker_beside
+from tests.house import House, changed_config, until
 from tests.http.test_callbacks import deliver, event
 from tests.payments.books import attempts_of, fresh_amount, hold, paid
 
@@ -106,7 +106,8 @@ class Found(Exception):
 
 
 Doing = Callable[[House, Clients], Awaitable[str]]
-LOST = {"after_fact_commit": {"action": "error", "count": 1}}
+Failing = dict[str, dict[str, object]]
+LOST: Failing = {"after_fact_commit": {"action": "error", "count": 1}}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,11 @@ LOST = {"after_fact_commit": {"action": "error", "count": 1}}
     ],
 )
 async def test_a_mistake_is_found(
-    doomed: House, mistake: str, doing: Doing, number: str, failpoints: dict[str, object] | None
+    doomed: House,
+    mistake: str,
+    doing: Doing,
+    number: str,
+    failpoints: dict[str, dict[str, object]] | None,
 ) -> None:
     """Without it the payment is as it should be; with it, the invariant names the payment."""
     clients = Clients()
@@ -130,10 +135,18 @@ async def test_a_mistake_is_found(
     found = [one for one in await broken(doomed, clients) if well in one]
     assert not found, found
     clients = Clients()
-    async with (
-        paused_workers(doomed),
-        worker_beside(doomed, failpoints=failpoints, mistake=mistake) as beside,
-    ):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(paused_workers(doomed))
+        looks_once = {}
+        ticket = doomed.data_dir / f"ticket-{mistake}"
+        if failpoints:
+            # It is to meet the payment's commit, and none of what was left before.
+            looks_once = stack.enter_context(changed_config(**LOOKS_ONCE))
+            failpoints = {name: {**one, "ticket": str(ticket)} for name, one in failpoints.items()}
+        beside = await stack.enter_async_context(
+            worker_beside(doomed, failpoints=failpoints, mistake=mistake, environment=looks_once)
+        )
+        ticket.touch()
         try:
             payment_id = await doing(beside.door, clients)
             found = [one for one in await broken(beside.door, clients) if payment_id in one]

@@ -54,6 +54,11 @@ CONFIG: dict[str, Mapping[str, str]] = {
     },
 }
 
+# A worker that looks for what is in doubt when it starts, and not again.
+LOOKS_ONCE = CONFIG | {
+    "settings": {**CONFIG["settings"], "poll_s = 0.5": "poll_s = 3600.0"},
+}
+
 
 @dataclass(slots=True)
 class Asked:

@@ -50,7 +50,7 @@ CONFIG: dict[str, Mapping[str, str]] = {
         "not_found_final_s = 15.0": "not_found_final_s = 3.0",
         "retry_first_s = 1.0": "retry_first_s = 0.2",
         "retry_last_s = 10.0": "retry_last_s = 1.0",
-        "worker_lease_s = 5.0": "worker_lease_s = 2.0",
+        "worker_lease_s = 5.0": "worker_lease_s = 3.0",
     },
 }
 

@@ -179,25 +179,28 @@ async def test_rules_that_cannot_be_used_close_the_worker(
     revocations = RevocationFeed(
         pool=pool, core=core, clock=lambda: now_ms, also_read=(rules.read,)
     )
-    await revocations.poll()
-    assert core.check_feed(now_ms) is None
-    await pool.execute(BREAK, 2)
-    now_ms += 4_000
-    with structlog.testing.capture_logs() as logs, pytest.raises(Unavailable):
+    try:
         await revocations.poll()
-    assert [line["log_level"] for line in logs] == ["error"]
-    assert core.generation == 1
-    assert core.check_feed(now_ms) is None
-    now_ms += 1_500
-    await revocations.catch_up()
-    refusal = core.check_feed(now_ms)
-    assert refusal is not None, "what was read last is too old"
-    assert refusal.slug == "revocation-feed-stale"
-    await pool.execute(MEND, 3, NOW_MS / 1000)
-    await pool.execute(MEND_RANGE, 3)
-    await revocations.catch_up()
-    assert core.generation == 3
-    assert core.check_feed(now_ms) is None
+        assert core.check_feed(now_ms) is None
+        await pool.execute(BREAK, 2)
+        now_ms += 4_000
+        with structlog.testing.capture_logs() as logs, pytest.raises(Unavailable):
+            await revocations.poll()
+        assert [line["log_level"] for line in logs] == ["error"]
+        assert core.generation == 1
+        assert core.check_feed(now_ms) is None
+        now_ms += 1_500
+        await revocations.catch_up()
+        refusal = core.check_feed(now_ms)
+        assert refusal is not None, "what was read last is too old"
+        assert refusal.slug == "revocation-feed-stale"
+        await pool.execute(MEND, 3, NOW_MS / 1000)
+        await pool.execute(MEND_RANGE, 3)
+        await revocations.poll()
+        assert core.generation == 3
+        assert core.check_feed(now_ms) is None
+    finally:
+        await revocations.close()
 
 
 async def test_a_database_of_before_closes_the_worker(

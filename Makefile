@@ -32,9 +32,12 @@ test: test-rust test-python ## Build, then run every test
 test-rust: build
 	cargo test --quiet --package oqim-engine
 
+# Two files at a time, since most tests wait for processes; what compares times runs alone. Status 5 is
+# pytest's word for ARGS that name none of these.
 .PHONY: test-python
 test-python: build
-	$(VENV)/python -m pytest -q $(ARGS)
+	$(VENV)/python -m pytest -q -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(VENV)/python -m pytest -q -m alone $(ARGS) || [ $$? -eq 5 ]
 
 # As many seeds as SEEDS says; `make test` runs one. The table of what was tried is printed, and
 # with TABLE=docs/reliability.md written there.

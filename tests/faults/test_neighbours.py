@@ -31,6 +31,7 @@ from tests.house import House, Reply, changed_config, new_key, running_house, un
 from tests.http.test_callbacks import event, signed
 from tests.payments.books import SCHEMES, fresh_amount
 
+pytestmark = pytest.mark.alone
 IS_LONG = int(os.environ.get("OQIM_SEEDS", "1")) > 1
 # Little silence opens a breaker, and as little later it is tried again; few calls at once.
 LINKS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Operators as people: made by the command line, logging in with an authenticator of their own."""
+"""Operators as people: added as by the command line, each with an authenticator app."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyotp
 
+from gateway import settings as settings_module
+from gateway.operators import adding
 from tests.house import House, Reply
 
 PASSWORD = "correct horse battery staple"
@@ -67,14 +69,23 @@ def oqim(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 async def person(house: House, login: str, *roles: str) -> Person:
     """Add an operator, and log in."""
-    options = [word for role in roles for word in ("--role", role)]
-    arguments = ("operators", "add", login, "--name", login.title(), *options)
-    done = await asyncio.to_thread(oqim, house, *arguments)
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    uri = second.split(": ", 1)[1]
-    (secret,) = parse_qs(urlsplit(uri).query)["secret"]
-    made = Person(house, first.split()[0], login, secret)
+    settings = settings_module.load(
+        {
+            "OQIM_DATABASE_URL": house.description["database_url"],
+            "OQIM_DATA_DIR": str(house.data_dir),
+        }
+    )
+    added = await asyncio.to_thread(
+        adding.run,
+        settings,
+        login=login,
+        name=login.title(),
+        roles=list(roles),
+        password=PASSWORD,
+        actor="tests",
+    )
+    (secret,) = parse_qs(urlsplit(added.provisioning_uri).query)["secret"]
+    made = Person(house, added.id, login, secret)
     reply = await made.log_in()
     assert reply.status == 200, reply.raw
     return made

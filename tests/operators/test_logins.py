@@ -117,7 +117,9 @@ async def test_what_is_added_must_be_sound(house: House) -> None:
         done = await asyncio.to_thread(oqim, house, *arguments)
         assert done.returncode == 2
         assert words in done.stderr
-    await person(house, "taken", "viewer")
+    made = await asyncio.to_thread(oqim, house, *add, "taken", "--name", "T", "--role", "viewer")
+    assert made.returncode == 0, made.stderr
+    assert "otpauth://totp/" in made.stdout
     again = await asyncio.to_thread(oqim, house, *add, "taken", "--name", "T", "--role", "viewer")
     assert again.returncode == 2
     assert "already" in again.stderr

@@ -14,7 +14,7 @@ from tests.house import House, changed_config, new_key, running_house
 from tests.payments.books import SCHEMES, fresh_amount, pan, post
 
 CVV = "canary-cvv-7741"
-USERS = range(4)
+USERS = range(2)
 
 
 @pytest.fixture(scope="module")

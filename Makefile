@@ -47,7 +47,7 @@ TABLE ?=
 .PHONY: faults
 faults: build ## Break everything on purpose, SEEDS times; every invariant must hold afterwards
 	OQIM_SEEDS=$(SEEDS) OQIM_FAULTS_TABLE=$(TABLE) \
-		$(VENV)/python -m pytest -q -p tests.faults.rows -m fault tests $(ARGS)
+		$(VENV)/python -m pytest -q -n 2 --dist loadfile -p tests.faults.rows -m fault tests $(ARGS)
 
 .PHONY: check
 check: build ## Linters, formatters and types, for Python and Rust; nothing is changed

@@ -62,7 +62,8 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     "shared_buffers": "256MB",
     "huge_pages": "off",
-    "max_connections": "100",
+    # Of many workers, each with a pool of its own.
+    "max_connections": "400",
     "random_page_cost": "1.1",
     "jit": "off",
     "password_encryption": "scram-sha-256",

@@ -90,6 +90,7 @@ EXCUSED = {
     61: "workers stop without an error, but are not restarted in turn yet",
     62: "not tried yet",
 }
+_PROPERTY = "fault"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
@@ -125,11 +126,11 @@ class Table:
     def __init__(self) -> None:
         self.tried = {row: Tried() for row in FAULTS}
 
-    def take(self, item: pytest.Item, report: pytest.TestReport) -> None:
+    def take(self, report: pytest.TestReport) -> None:
         """Count one test's result; what fails around it counts as well."""
         if report.when != "call" and report.passed:
             return
-        for row, what in rows_of(item):
+        for row, what in (told for name, told in report.user_properties if name == _PROPERTY):
             one = self.tried[row]
             one.whats[what] = None
             one.seconds += report.duration
@@ -158,13 +159,17 @@ class Table:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
+    _tables.append(config.stash[_TABLE])
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    report = yield
-    item.config.stash[_TABLE].take(item, report)
-    return report
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # A report carries it to the process that gathers, when several run tests.
+    item.user_properties += [(_PROPERTY, told) for told in rows_of(item)]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for table in _tables:
+        table.take(report)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -185,3 +190,5 @@ def _write_between(document: Path, table: str) -> None:
 
 
 _TABLE = pytest.StashKey[Table]()
+# A report does not say of which session it is; there is one.
+_tables: list[Table] = []

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.faults.invariants import broken
+from tests.faults.invariants import broken, drained
 from tests.faults.test_database import held_up
 from tests.faults.world import LOOKS_ONCE, Clients, ask, paused_workers, worker_beside
 from tests.house import House, changed_config, until
@@ -135,6 +135,8 @@ async def test_a_mistake_is_found(
     found = [one for one in await broken(doomed, clients) if well in one]
     assert not found, found
     clients = Clients()
+    # Nothing else is to be settled when the mistake is made.
+    await drained(doomed)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(paused_workers(doomed))
         looks_once = {}

@@ -259,9 +259,11 @@ async def test_a_silent_processor(sandbox: House, clients: Clients, seed: int) -
     await hold_all(sandbox, clients)
 
 
-@pytest.mark.fault(rows=[28], what="one slower and slower up to 5 s, the two others as ever")
+@pytest.mark.fault(
+    rows=[28], what="one slower and slower up to three deadlines, the two others as ever"
+)
 async def test_a_processor_that_slows_down(sandbox: House, clients: Clients, seed: int) -> None:
-    """From at once to five seconds: it fills its own places, and none of its neighbours'."""
+    """From at once to three deadlines: it fills its own places, and none of its neighbours'."""
     scheme = SCHEMES[(seed + 1) % 3]
     async with AsyncExitStack() as stack:
         beside, _ = await neighbours(sandbox, stack, LINKS | {"timeout_ms": 1_000})
@@ -271,7 +273,7 @@ async def test_a_processor_that_slows_down(sandbox: House, clients: Clients, see
         await crowding.ask(1.0, **streams)
 
         async def ramp() -> None:
-            for seconds in (0.2, 0.4, 0.8, 1.6, 5.0):
+            for seconds in (0.2, 0.4, 0.8, 1.6, 2.2):
                 slow = {"kind": "delay", "rate": 1.0, "seconds": seconds}
                 await sandbox.simulator("POST", scheme, "/_sim/faults", slow)
                 await asyncio.sleep(0.2)
@@ -446,10 +448,11 @@ async def advised(house: House, count: int, scheme: str) -> list[str]:
     return [raw("POST", path, body=body, headers=signed(house, scheme, body)) for _ in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("scheme", "is_small"),
-    [("visa", True), ("uzcard", False), ("humo", False)] if IS_LONG else [("visa", True)],
-)
+# OQIM_MEASURE=1 asks a whole machine, which must have nothing else to do, with the limits as they come.
+MEASURED = [("uzcard", False), ("humo", False)] if os.environ.get("OQIM_MEASURE") else []
+
+
+@pytest.mark.parametrize(("scheme", "is_small"), [("visa", True), *MEASURED])
 async def test_three_times_the_peak(scheme: str, is_small: bool) -> None:
     """Four fifths of the peak are still paid; what settles gets through; reads and reports do not
     take the payments' places."""

@@ -96,7 +96,7 @@ async def test_both_answer_and_what_is_committed_stays(folder: Path) -> None:
         ("listen_addresses", "127.0.0.1"),
         ("unix_socket_directories", ""),
         ("password_encryption", "scram-sha-256"),
-        ("max_connections", "100"),
+        ("max_connections", "400"),
         ("shared_buffers", "256MB"),
         ("max_wal_size", "2GB"),
         ("timezone", "UTC"),

@@ -448,7 +448,7 @@ async def advised(house: House, count: int, scheme: str) -> list[str]:
     return [raw("POST", path, body=body, headers=signed(house, scheme, body)) for _ in range(count)]
 
 
-# OQIM_MEASURE=1 asks a whole machine, which must have nothing else to do, with the limits as they come.
+# OQIM_MEASURE=1 measures with the limits as they come: a machine that has nothing else to do.
 MEASURED = [("uzcard", False), ("humo", False)] if os.environ.get("OQIM_MEASURE") else []
 
 

@@ -20,6 +20,7 @@ import pytest
 from gateway.kernel.db import pool as pools
 from gateway.sandbox.datadir import free_port
 from gateway.sandbox.installs import common_places, find_postgres, reachable_install, run_as
+from gateway.sandbox.postgres import SETTINGS
 from gateway.sandbox.processes import SystemUser
 from tests.faults.conftest import SEEDS
 from tests.faults.invariants import hold_all
@@ -72,7 +73,8 @@ async def standby_of(house: House) -> AsyncIterator[Standby]:
         assert code == 0, words
         port = free_port()
         start = [install.bin / "pg_ctl", "start", "-w", "-D", data, "-l", folder / "log"]
-        options = f"--port={port} --listen_addresses=127.0.0.1 --unix_socket_directories="
+        room = f"--max_connections={SETTINGS['max_connections']}"
+        options = f"--port={port} --listen_addresses=127.0.0.1 --unix_socket_directories= {room}"
         code, words = await run_as(user, [*start, "-o", options], tied=False)
         assert code == 0, words + (folder / "log").read_text()
         try:

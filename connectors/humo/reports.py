@@ -10,15 +10,15 @@
 what `SOAP_RECO` says of the same day.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import date
 
 from connectors.humo.codec import CURRENCY
 from connectors.spi.reports import (
-    Lines,
     Movement,
     ReportError,
     ReportLine,
+    TrailedReader,
     amount,
     cells,
     day,
@@ -55,33 +55,15 @@ class HumoReports:
         return None
 
 
-class DayFileReader:
+class DayFileReader(TrailedReader):
     """Reads one file."""
 
     def __init__(self, business_day: date) -> None:
-        self._day = business_day
-        self._lines = Lines()
-        self._count = 0
+        super().__init__(business_day)
         # Debits' number and amount, credits' and returns' number and amount.
         self._sums = [0, 0, 0, 0]
-        self._is_ended = False
 
-    def feed(self, data: bytes) -> Iterator[ReportLine]:
-        """Return the lines that are whole with these bytes. Raises ReportError."""
-        for text in self._lines.feed(data):
-            line = self._read(self._lines.number, text)
-            if line is not None:
-                yield line
-
-    def finish(self) -> None:
-        """Raises ReportError: the file ends before its trailer."""
-        self._lines.finish()
-        if not self._is_ended:
-            raise ReportError(self._lines.number, "the file has no trailer: it was cut off")
-
-    def _read(self, number: int, text: str) -> ReportLine | None:
-        if self._is_ended:
-            raise ReportError(number, "something follows the trailer")
+    def _read_line(self, number: int, text: str) -> ReportLine | None:
         if number == 1:
             self._begin(text)
             return None

@@ -6,6 +6,7 @@ A report is only ever believed whole: a trailer counts its lines.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta, timezone
@@ -202,3 +203,44 @@ def day(number: int, text: str) -> date:
     except ValueError:
         pass
     raise ReportError(number, "a date is not one")
+
+
+class TrailedReader(ABC):
+    """What every reader of lines with a trailer does: a report without it was cut off.
+
+    A reader gives `_read_line` what stands before its trailer, and sets `_is_ended` at it.
+
+    Attributes:
+        kind, trailer: what the report and its last line are called in errors.
+    """
+
+    kind = "file"
+    trailer = "trailer"
+
+    def __init__(self, business_day: date) -> None:
+        self._day = business_day
+        self._lines = Lines()
+        self._count = 0
+        self._is_ended = False
+
+    def feed(self, data: bytes) -> Iterator[ReportLine]:
+        """Return the lines that are whole with these bytes. Raises ReportError."""
+        for text in self._lines.feed(data):
+            number = self._lines.number
+            if self._is_ended:
+                raise ReportError(number, f"something follows the {self.trailer}")
+            line = self._read_line(number, text)
+            if line is not None:
+                yield line
+
+    def finish(self) -> None:
+        """Raises ReportError: the report ends before its trailer."""
+        self._lines.finish()
+        if not self._is_ended:
+            raise ReportError(
+                self._lines.number, f"the {self.kind} has no {self.trailer}: it was cut off"
+            )
+
+    @abstractmethod
+    def _read_line(self, number: int, text: str) -> ReportLine | None:
+        """Return what a line says of money, or None. Raises ReportError."""

@@ -5,7 +5,7 @@ The file is JSON lines: a row of `report.detail` each (a transaction object with
 is fetched is made into just that, so that a file and a fetch of the same day have the same bytes.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
@@ -13,11 +13,11 @@ import msgspec
 
 from connectors.spi.reports import (
     AMOUNT_MAX,
-    Lines,
     Movement,
     ReportError,
     ReportLine,
     ReportUnavailable,
+    TrailedReader,
     day,
     name,
 )
@@ -92,31 +92,12 @@ class UzcardReports:
         return None
 
 
-class DetailReader:
+class DetailReader(TrailedReader):
     """Reads one report."""
 
-    def __init__(self, business_day: date) -> None:
-        self._day = business_day
-        self._lines = Lines()
-        self._count = 0
-        self._is_ended = False
+    kind, trailer = "report", "count"
 
-    def feed(self, data: bytes) -> Iterator[ReportLine]:
-        """Return the lines that are whole with these bytes. Raises ReportError."""
-        for text in self._lines.feed(data):
-            line = self._read(self._lines.number, text)
-            if line is not None:
-                yield line
-
-    def finish(self) -> None:
-        """Raises ReportError: the report ends before its count."""
-        self._lines.finish()
-        if not self._is_ended:
-            raise ReportError(self._lines.number, "the report has no count: it was cut off")
-
-    def _read(self, number: int, text: str) -> ReportLine | None:
-        if self._is_ended:
-            raise ReportError(number, "something follows the count")
+    def _read_line(self, number: int, text: str) -> ReportLine | None:
         try:
             row = msgspec.json.decode(text)
         except (msgspec.MsgspecError, RecursionError):

@@ -9,14 +9,14 @@ Transaction codes: 05 a sale, 06 a credit (F3 20: a refund, 26: a credit to a ca
 one that was cleared before. VISA carries no reference of ours: a line is known by its RRN (F37).
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import date
 
 from connectors.spi.reports import (
-    Lines,
     Movement,
     ReportError,
     ReportLine,
+    TrailedReader,
     amount,
     cells,
     day,
@@ -72,32 +72,14 @@ class VisaReports:
         return names(sequence=sequence, created_at_ms=created_at_ms).reference
 
 
-class ClearingReader:
+class ClearingReader(TrailedReader):
     """Reads one clearing file."""
 
     def __init__(self, business_day: date) -> None:
-        self._day = business_day
-        self._lines = Lines()
-        self._count = 0
+        super().__init__(business_day)
         self._sum = 0
-        self._is_ended = False
 
-    def feed(self, data: bytes) -> Iterator[ReportLine]:
-        """Return the lines that are whole with these bytes. Raises ReportError."""
-        for text in self._lines.feed(data):
-            line = self._read(self._lines.number, text)
-            if line is not None:
-                yield line
-
-    def finish(self) -> None:
-        """Raises ReportError: the file ends before its trailer."""
-        self._lines.finish()
-        if not self._is_ended:
-            raise ReportError(self._lines.number, "the file has no trailer: it was cut off")
-
-    def _read(self, number: int, text: str) -> ReportLine | None:
-        if self._is_ended:
-            raise ReportError(number, "something follows the trailer")
+    def _read_line(self, number: int, text: str) -> ReportLine | None:
         if number == 1:
             if text != ",".join(COLUMNS):
                 raise ReportError(1, "the first line does not name the columns")

@@ -89,13 +89,13 @@ def serve() -> None:
 
     Keys come from the file OQIM_KEYS_FILE (mode 0600). Several workers share one port.
     """
-    from gateway import app as gateway_app
+    from gateway.app import serving
 
     logs.configure()
     settings = _settings(is_sandbox=os.environ.get("OQIM_SANDBOX") == "1")
     _require_urls(settings)
     try:
-        uvloop.run(gateway_app.serve(settings, _keys(settings)))
+        uvloop.run(serving.serve(settings, _keys(settings)))
     except settings_module.SettingsError as error:
         raise _fail(error) from None
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from connectors.simulators.pans import token_of
 from gateway import settings as settings_module
-from gateway.app import Ground, open_ground, open_identity
+from gateway.app.ground import Ground, open_ground
+from gateway.app.identity import open_identity
 from gateway.cards.directory import pan_binding, token_binding
 from gateway.identity.clients import MOBILE
 from gateway.identity.tokens import Tokens

@@ -14,14 +14,9 @@ import asyncpg
 
 from connectors.spi import CardData, Connector
 from gateway import settings as settings_module
-from gateway.app import (
-    Ground,
-    IdentityRoom,
-    ignore_advice,
-    open_connectors,
-    open_ground,
-    open_identity,
-)
+from gateway.app.ground import Ground, open_ground
+from gateway.app.identity import IdentityRoom, open_identity
+from gateway.app.payments import ignore_advice, open_connectors
 from gateway.cards.directory import pan_binding, token_binding
 from gateway.identity.clients import MOBILE, new_secret
 from gateway.kernel.ids import new_id

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import settings as settings_module
-from gateway.app import make_core
+from gateway.app.ground import make_core
 from gateway.core import Admission, Core, Missing, Refusal
 from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools

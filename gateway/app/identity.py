@@ -1,0 +1,169 @@
+"""Identity and the operators, built and started."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.app.ground import Ground
+from gateway.identity.challenges import Challenges
+from gateway.identity.clients import Clients
+from gateway.identity.codes import Codes
+from gateway.identity.followers import Followers
+from gateway.identity.gate import Gate
+from gateway.identity.keys import SigningKeys
+from gateway.identity.messenger import RedisMessenger
+from gateway.identity.presence import Presence
+from gateway.identity.promise import Promise
+from gateway.identity.revocation import Entry, RevocationFeed, RevocationLog
+from gateway.identity.revocation_routes import OperatorRevocations
+from gateway.identity.revocation_routes import routes as revocation_routes
+from gateway.identity.routes import routes as identity_routes
+from gateway.identity.service import IdentityService
+from gateway.identity.sessions import Sessions
+from gateway.identity.stream import RevocationStream
+from gateway.identity.tokens import Tokens
+from gateway.identity.users import Users
+from gateway.kernel.http.routes import Route
+from gateway.kernel.passwords import Hasher
+from gateway.operators.roles import read_roles
+from gateway.operators.routes import routes as operator_routes
+from gateway.operators.service import Operators
+from gateway.operators.sessions import OperatorSessions
+
+
+@dataclass(slots=True)
+class IdentityRoom:
+    """The objects of the identity room."""
+
+    service: IdentityService
+    tokens: Tokens
+    sessions: Sessions
+    clients: Clients
+    users: Users
+    codes: Codes
+    messenger: RedisMessenger
+    feed: RevocationFeed
+    revocations: RevocationLog
+    promise: Promise
+    gate: Gate
+    routes: list[Route]
+
+
+async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
+    """Build identity and start it: keys and revocations are read before it answers."""
+    settings, pool, clock = ground.settings.identity, ground.pool, ground.clock
+    signing = SigningKeys(pool=pool, vault=ground.vault, core=ground.core, clock=clock)
+    tokens = Tokens(keys=signing, settings=settings, clock=clock)
+    clients = Clients(pool=pool)
+    codes = Codes(key=ground.keys.codes, length=settings.code_length)
+    messenger = RedisMessenger(redis=ground.redis, clock=clock)
+    revocations = RevocationLog(clock=clock)
+    age_s_max = ground.settings.core.feed_age_s_max
+    followers = Followers(pool=pool, feed_age_s_max=age_s_max)
+    # Nothing is decided by rules, as by revocations, that were last read too long ago.
+    feed = RevocationFeed(
+        pool=pool,
+        core=ground.core,
+        clock=clock,
+        also_read=(ground.rules.read, ground.keyring.read),
+        watch=followers.watch,
+        age_s_max=age_s_max,
+    )
+    stream = RevocationStream(
+        redis=ground.redis, url=ground.settings.redis.url, feed=feed, metrics=ground.metrics
+    )
+    ground.metrics.gauge(
+        "revocation_seq", "The last revocation applied here.", lambda: float(feed.read_seq)
+    )
+    ground.metrics.gauge(
+        "revocation_age_seconds", "Since revocations were read here.", lambda: feed.age_s
+    )
+    promise = Promise(pool=pool, feed=feed, followers=followers, stream=stream)
+    presence = Presence(
+        redis=ground.redis,
+        core=ground.core,
+        metrics=ground.metrics,
+        kept_s=settings.refresh_token_ttl_s,
+    )
+    sessions = Sessions(
+        pool=pool,
+        vault=ground.vault,
+        log=revocations,
+        promise=promise,
+        presence=presence,
+        settings=settings,
+        clock=clock,
+    )
+    users = Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier)
+    service = IdentityService(
+        pool=pool,
+        core=ground.core,
+        clock=clock,
+        settings=settings,
+        keys=signing,
+        tokens=tokens,
+        clients=clients,
+        users=users,
+        challenges=Challenges(
+            redis=ground.redis, messenger=messenger, codes=codes, settings=settings, clock=clock
+        ),
+        sessions=sessions,
+        revocations=revocations,
+        feed=feed,
+        promise=promise,
+    )
+    stack.push_async_callback(service.close)
+    await service.start()
+    stack.push_async_callback(followers.close)
+    stream.start()
+    stack.push_async_callback(stream.close)
+    presence.start()
+    stack.push_async_callback(presence.close)
+    operators = OperatorRevocations(
+        pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
+    )
+    return IdentityRoom(
+        service=service,
+        tokens=tokens,
+        sessions=sessions,
+        clients=clients,
+        users=users,
+        codes=codes,
+        messenger=messenger,
+        feed=feed,
+        revocations=revocations,
+        promise=promise,
+        gate=Gate(feed=feed, core=ground.core, presence=presence),
+        routes=[
+            *identity_routes(identity=service, cursors=ground.cursors),
+            *revocation_routes(operators),
+        ],
+    )
+
+
+def open_operators(ground: Ground, identity: IdentityRoom) -> tuple[OperatorSessions, list[Route]]:
+    """Build who the operators are and how they log in."""
+    pool, clock = ground.pool, ground.clock
+
+    async def end(connection: Any, session_ids: Sequence[str]) -> list[Entry]:
+        log_of = identity.revocations
+        return [await log_of.revoke(connection, kind="sid", value=one) for one in session_ids]
+
+    async def keep(entries: list[Entry]) -> None:
+        await identity.promise.keep(entries, None)
+
+    roles = read_roles(ground.settings.roles)
+    sessions = OperatorSessions(
+        pool=pool,
+        clock=clock,
+        vault=ground.vault,
+        hasher=Hasher(),
+        roles=roles,
+        issue=identity.tokens.issue,
+        end=end,
+        keep=keep,
+        settings=ground.settings.operators,
+    )
+    operators = Operators(pool=pool, clock=clock, roles=roles, sessions=sessions)
+    return sessions, operator_routes(operators, sessions, ground.cursors)

@@ -64,6 +64,14 @@ lint-fix: build ## Format, and mend what the linters can mend by themselves
 	$(VENV)/ruff format
 	cargo fmt
 
+.PHONY: lock
+lock: build ## Write requirements.lock anew from pyproject.toml, with the hash of every file
+	scripts/lock
+
+.PHONY: sbom
+sbom: build ## Write the bill of materials (CycloneDX) to dist/, after checking every licence
+	$(VENV)/python scripts/bill.py write dist/oqim.cdx.json
+
 .PHONY: fuzz
 fuzz: ## Look for bytes that the core reads wrongly, three minutes a target (needs nightly Rust and cargo-fuzz)
 	cd core_rs/engine && for target in json_body token iso8583 rules_file history stored; do \

@@ -136,8 +136,11 @@ def install() -> None:
     digest = hashlib.sha256(LOCK.read_bytes() + version.encode()).hexdigest()
     if read(stamp) == digest:
         return
-    count = sum(1 for line in LOCK.read_text().splitlines() if line and line[0] not in "#-")
-    options: list[str | Path] = ["--disable-pip-version-check", "--no-input", "--requirement", LOCK]
+    count = sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[A-Za-z0-9]", line))
+    # Only what the lock has the hash of, and no source packages: those run code of their own to
+    # install themselves, with tools that no hash holds.
+    options: list[str | Path] = ["--disable-pip-version-check", "--no-input"]
+    options += ["--require-hashes", "--only-binary", ":all:", "--requirement", LOCK]
     run(f"Installing {count} packages", [VENV_PYTHON, "-m", "pip", "install", *options])
     stamp.write_text(digest)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from connectors.spi.pan import Pan
 from connectors.spi.types import ConnectorContext
 from connectors.transport.http import HttpPolicy, read_http_policy
 from connectors.transport.places import Place, read_place
@@ -67,9 +68,9 @@ class Config:
     http: HttpPolicy
     place: Place
 
-    def centre(self, pan: str) -> str:
+    def centre(self, pan: Pan) -> str:
         """The name of the bank that issued a card."""
-        return CENTRES.get(pan[4:6], self.centre_default)
+        return CENTRES.get(pan.first6[4:], self.centre_default)
 
 
 def read_config(context: ConnectorContext) -> Config:

@@ -96,7 +96,7 @@ class HumoConnector:
         """A card is usable when its status is 000 and its phone service is on; the bank's code
         goes to the phone that comes back."""
         try:
-            info = await self._client.card(card.pan, reference)
+            info = await self._client.card(card.pan.reveal(), reference)
         except Ended as ended:
             return card_check(ended.result)
         except TransportFault as fault:
@@ -341,14 +341,14 @@ class HumoConnector:
             raise refused("expiry-missing")
         common = [("ccy_code", codec.CURRENCY), *self._acceptor(instruction)]
         amount = ("amount", str(_sent_amount(instruction)))
-        debited = [("pan", card.pan), ("expiry", card.expiry or "")]
+        debited = [("pan", card.pan.reveal()), ("expiry", card.expiry or "")]
         if instruction.kind is Kind.TRANSFER:
             destination, credit = instruction.destination, instruction.credit_minor
             if destination is None or credit is None or not 0 < credit <= instruction.amount_minor:
                 raise refused("destination-missing")
             charge = ("amount_fee", str(instruction.amount_minor - credit))
-            items = [*debited, ("pan2", destination.pan), amount, charge, *common]
-            is_same_bank = destination.pan[:6] == card.pan[:6]
+            items = [*debited, ("pan2", destination.pan.reveal()), amount, charge, *common]
+            is_same_bank = destination.pan.first6 == card.pan.first6
             switching = config.switching_same_bank if is_same_bank else config.switching_other_bank
             return codec.create_transfer(switching, reference, items, config.login)
         place = [("point_code", config.point_code), ("centre_id", config.centre(card.pan))]
@@ -358,7 +358,7 @@ class HumoConnector:
             if not sender and instruction.amount_minor >= config.sender_data_from_minor:
                 raise refused("sender-data-missing")
             biller = "SOAP_TOCARD_2" if sender else biller
-            items = [("pan2", card.pan), amount, *common, *place, *sender]
+            items = [("pan2", card.pan.reveal()), amount, *common, *place, *sender]
         else:
             items = [*debited, amount, *common, *place]
         return codec.create(biller, reference, items, config.login)

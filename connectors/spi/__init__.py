@@ -1,6 +1,7 @@
 """What a connector is. Imports nothing of ours, so that a third party can depend on it alone."""
 
 from connectors.spi.outcome import Outcome
+from connectors.spi.pan import Pan
 from connectors.spi.types import (
     CallbackEvent,
     CallbackRefused,
@@ -34,6 +35,7 @@ __all__ = [
     "Kind",
     "Merchant",
     "Outcome",
+    "Pan",
     "Result",
     "SettleBy",
 ]

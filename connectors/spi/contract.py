@@ -630,7 +630,7 @@ class ConnectorContract:
             for text in (repr, str)
         )
         shown += " ".join((caplog.text, *result.references.values()))
-        hidden = [subject.card.pan, *context.secrets.values()]
+        hidden = [subject.card.pan.reveal(), *context.secrets.values()]
         if subject.card.token:
             hidden.append(subject.card.token)
         for secret in hidden:

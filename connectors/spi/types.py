@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from connectors.spi.outcome import Outcome
+from connectors.spi.pan import Pan
 
 
 class Kind(StrEnum):
@@ -43,17 +44,17 @@ class SettleBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CardData:
-    """A card as a processor needs it. Never logged: `repr` shows only the scheme and last four.
+    """A card as a processor needs it. Never logged: `repr` shows only the scheme.
 
     Args:
         scheme: `visa`, `humo` or `uzcard`.
-        pan: 12 to 19 ASCII digits, Luhn-valid.
+        pan: Luhn-valid.
         expiry: `YYMM`, or None when the card was given by PAN alone (a destination).
         token: the processor's own token for the card (`CardCheck.token`), when it gave one.
     """
 
     scheme: str
-    pan: str = field(repr=False)
+    pan: Pan
     expiry: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
 

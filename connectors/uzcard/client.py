@@ -61,7 +61,7 @@ class SvgateClient:
         if card.token:
             return card.token
         try:
-            reply = await self.call("p2p.info", {"hpan": card.pan}, reference, deadline)
+            reply = await self.call("p2p.info", {"hpan": card.pan.reveal()}, reference, deadline)
             if reply.error is not None:
                 raise Ended(_lookup_failed(status.of_error(reply.error), str(reply.error)))
             token = codec.text(codec.mapping(reply.result).get("CARDID"), size_max=32)

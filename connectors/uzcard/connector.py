@@ -89,7 +89,7 @@ class UzcardConnector:
         if card.expiry is None:
             return CardCheck(outcome=Outcome.FORMAT_ERROR, processor_code="expiry-missing")
         params = {
-            "card": {"pan": card.pan, "expiry": card.expiry},
+            "card": {"pan": card.pan.reveal(), "expiry": card.expiry},
             "serviceName": self._config.service_name,
             "requestorPhone": phone.removeprefix("+"),
         }

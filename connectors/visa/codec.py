@@ -89,7 +89,7 @@ def _common(
     card: CardData, merchant: Merchant, acquirer: Acquirer, message: Names, condition: str
 ) -> Fields:
     fields: Fields = {
-        2: card.pan,
+        2: card.pan.reveal(),
         7: message.transmitted,
         11: message.trace,
         18: merchant.mcc,

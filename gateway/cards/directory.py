@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from connectors.spi import CardData, Merchant
+from connectors.spi import CardData, Merchant, Pan
 from gateway.cards.model import DELETED
 from gateway.core import Core
 from gateway.kernel.vault import Vault
@@ -116,7 +116,7 @@ class Directory:
         bound_to = token_binding(row["id"])
         return CardData(
             scheme=row["scheme"],
-            pan=self._vault.open(row["pan_sealed"], bound_to=pan_binding(row["id"])),
+            pan=Pan(self._vault.open(row["pan_sealed"], bound_to=pan_binding(row["id"]))),
             expiry=row["expiry"],
             token=self._vault.open(token, bound_to=bound_to) if token else None,
         )

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta
 
+from connectors.spi import Pan
+
 PENDING = "pending_verification"
 ACTIVE = "active"
 DELETED = "deleted"
@@ -68,7 +70,7 @@ class Wanted:
         lookup: the keyed hash by which the same number is found again.
     """
 
-    pan: str
+    pan: Pan
     scheme: str
     expiry: str
     lookup: str

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncpg
 from msgspec import UNSET
 
-from connectors.spi import CardCheck, CardData, CardLink, Connector, Outcome
+from connectors.spi import CardCheck, CardData, CardLink, Connector, Outcome, Pan
 from gateway.cards import store
 from gateway.cards.directory import Directory, pan_binding, token_binding
 from gateway.cards.model import ACTIVE, AddCard, Card, Waiting, Wanted
@@ -92,7 +92,7 @@ class CardService:
         code = self._codes.new() if check.challenge is None else None
         row = await self._write(owner, card_id, wanted, check.challenge, code)
         if code is not None:
-            text = f"Oqim: {code} adds the card *{wanted.pan[-4:]}. Tell it to nobody."
+            text = f"Oqim: {code} adds the card *{wanted.pan.last4}. Tell it to nobody."
             await self._messenger.send(to=phone, text=text, code=code)
         return _shown(row)
 
@@ -110,7 +110,7 @@ class CardService:
         if (2000 + int(found[1]), int(found[2])) < year_month(now_ms):
             raise _bad("invalid-expiry", "/expiry", "The card has expired.")
         expiry = found[1] + found[2]
-        return Wanted(body.pan, scheme, expiry, self._core.lookup_of(body.pan))
+        return Wanted(Pan(body.pan), scheme, expiry, self._core.lookup_of(body.pan))
 
     async def _phone(self, owner: str) -> str:
         try:
@@ -171,7 +171,7 @@ class CardService:
                 card_id=card_id,
                 owner=owner,
                 wanted=wanted,
-                pan_sealed=self._vault.seal(wanted.pan, bound_to=pan_binding(card_id)),
+                pan_sealed=self._vault.seal(wanted.pan.reveal(), bound_to=pan_binding(card_id)),
                 waiting=self._waiting(card_id, challenge, code, now_ms),
                 now_ms=now_ms,
             )
@@ -224,7 +224,7 @@ class CardService:
             raise Problem("otp-expired", "Add the card again to be sent another code.")
 
     async def _link(self, row: asyncpg.Record, code: str) -> CardLink:
-        pan = self._vault.open(row["pan_sealed"], bound_to=pan_binding(row["id"]))
+        pan = Pan(self._vault.open(row["pan_sealed"], bound_to=pan_binding(row["id"])))
         card = CardData(scheme=row["scheme"], pan=pan, expiry=row["expiry"])
         connector = self._connectors.get(row["scheme"])
         if connector is None:

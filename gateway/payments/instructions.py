@@ -1,6 +1,6 @@
 """From a payment's attempt to what a connector is told, the same before and after a crash."""
 
-from connectors.spi import CardData, Instruction, Kind, Merchant
+from connectors.spi import CardData, Instruction, Kind, Merchant, Pan
 from gateway.cards.directory import Directory
 from gateway.core import Core
 from gateway.kernel.vault import Vault
@@ -58,8 +58,8 @@ class Instructions:
             return await self._directory.card(payment.destination_card_id)
         assert payment.destination_pan is not None, "a destination is a card or a number"
         pan = self._vault.open(payment.destination_pan, bound_to=destination_binding(payment.id))
-        return CardData(scheme=self._core.scheme_of(pan) or "", pan=pan)
+        return CardData(scheme=self._core.scheme_of(pan) or "", pan=Pan(pan))
 
-    def seal_destination(self, payment_id: str, pan: str) -> bytes:
+    def seal_destination(self, payment_id: str, pan: Pan) -> bytes:
         """Seal a destination given by number, for the payment's row."""
-        return self._vault.seal(pan, bound_to=destination_binding(payment_id))
+        return self._vault.seal(pan.reveal(), bound_to=destination_binding(payment_id))

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from connectors.spi import Connector, Outcome, Result, SettleBy
+from connectors.spi import Connector, Outcome, Pan, Result, SettleBy
 from gateway.core import Admission, Core, Refusal, idempotency
 from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
@@ -276,10 +276,10 @@ class Payments:
             if value is not None:
                 details[name] = value
         destination_pan = None
-        pan = admission.destination_pan
-        if pan is not None:
+        if admission.destination_pan is not None:
+            pan = Pan(admission.destination_pan)
             destination_pan = self._instructions.seal_destination(payment_id, pan)
-            details["destination_last4"] = pan[-4:]
+            details["destination_last4"] = pan.last4
         return Payment(
             id=payment_id,
             version=version,

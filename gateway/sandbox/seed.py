@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from connectors.spi import CardData, Connector
+from connectors.spi import CardData, Connector, Pan
 from gateway import settings as settings_module
 from gateway.app.ground import Ground, open_ground
 from gateway.app.identity import IdentityRoom, open_identity
@@ -141,7 +141,7 @@ class _Seeder:
         if known is not None:
             return known
         card_id = self._id("card_")
-        token = await self._link(CardData(scheme, pan, _EXPIRY), phone, card_id)
+        token = await self._link(CardData(scheme, Pan(pan), _EXPIRY), phone, card_id)
         sealed = ground.vault.seal(pan, bound_to=pan_binding(card_id))
         token_sealed = ground.vault.seal(token, bound_to=token_binding(card_id)) if token else None
         await ground.pool.execute(

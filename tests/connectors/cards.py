@@ -2,7 +2,7 @@
 
 import socket
 
-from connectors.spi import CardData
+from connectors.spi import CardData, Pan
 
 
 def pan(prefix: str) -> str:
@@ -17,7 +17,7 @@ def pan(prefix: str) -> str:
 
 def card(scheme: str, prefix: str) -> CardData:
     """A card that expires late."""
-    return CardData(scheme, pan(prefix), expiry="3012")
+    return CardData(scheme, Pan(pan(prefix)), expiry="3012")
 
 
 def closed_port() -> int:

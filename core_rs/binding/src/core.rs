@@ -7,9 +7,10 @@ use oqim_engine::admit::{self, Call, Card, Fresh, Merchant, Missing, Refused, Se
 use oqim_engine::book;
 use oqim_engine::frame;
 use oqim_engine::limits::{Judgement, Verdict};
+use oqim_engine::pan::is_pan;
 use oqim_engine::problem;
 use oqim_engine::record::Record;
-use oqim_engine::request::{is_pan, read_canonical, Destination};
+use oqim_engine::request::{read_canonical, Destination};
 use oqim_engine::revocation::RevocationKind;
 use oqim_engine::routing::RoutingTable;
 use oqim_engine::token::Claims as EngineClaims;

@@ -19,6 +19,7 @@ pub mod iso8583;
 pub mod json;
 pub mod limits;
 pub mod money;
+pub mod pan;
 pub mod problem;
 pub mod quote;
 pub mod rates;

@@ -36,9 +36,9 @@ pub struct Priced {
 /// What a quote is for: who pays what to whom.
 fn binding(sub: &str, request: &PaymentRequest) -> String {
     let (kind, destination) = match &request.destination {
-        Destination::Card(id) => ("card", id),
-        Destination::Pan(pan) => ("pan", pan),
-        Destination::Merchant(id) => ("merchant", id),
+        Destination::Card(id) => ("card", id.as_str()),
+        Destination::Pan(pan) => ("pan", &**pan),
+        Destination::Merchant(id) => ("merchant", id.as_str()),
     };
     let amount = request.amount.to_string();
     let parts = [

@@ -13,7 +13,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -73,11 +73,14 @@ class Identity(_Section, frozen=True):
     refresh_grace_s: int
     session_lifetime_s: int
     devices_max: Annotated[int, msgspec.Meta(ge=1, le=100)]
-    code_length: int
-    code_ttl_s: int
-    code_tries_max: int
-    code_lock_s: int
+    devices_over: Literal["end-oldest", "refuse-new"]
+    new_device_unlinks_cards: bool
+    code_length: Annotated[int, msgspec.Meta(ge=6, le=16)]
+    code_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=59)]
+    code_tries_max: Annotated[int, msgspec.Meta(ge=1, le=3)]
+    code_lock_s: Annotated[int, msgspec.Meta(ge=900)]
     code_resend_s: int
+    code_sends_max: Annotated[int, msgspec.Meta(ge=1)]
     new_user_tier: str
     mobile_scopes: list[str]
 
@@ -133,6 +136,21 @@ class Operators(_Section, frozen=True):
     approval_age_s: int
 
 
+class ChannelQuota(_Section, frozen=True):
+    rate_per_s: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    concurrency_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+    counts: Literal["client", "customer"]
+
+
+class Quotas(_Section, frozen=True):
+    exchange_ms: Annotated[int, msgspec.Meta(ge=10, le=1_000)]
+    applies_in_sandbox: bool
+    mobile: ChannelQuota
+    api: ChannelQuota
+    console: ChannelQuota
+
+
 class Vault(_Section, frozen=True):
     kek_shares: list[str]
 
@@ -161,6 +179,7 @@ class _File(_Section, frozen=True):
     audit: Audit
     vault: Vault
     operators: Operators
+    quotas: Quotas
 
 
 class Settings(_File, frozen=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.app.ground import Ground
+from gateway.cards.unlinking import unlink_all
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
@@ -30,6 +31,7 @@ from gateway.operators.roles import read_roles
 from gateway.operators.routes import routes as operator_routes
 from gateway.operators.service import Operators
 from gateway.operators.sessions import OperatorSessions
+from gateway.payments.step_up import cancel_of_sessions
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         presence=presence,
         settings=settings,
         clock=clock,
+        on_end=cancel_of_sessions,
+        on_new_device=unlink_all,
     )
     users = Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier)
     service = IdentityService(

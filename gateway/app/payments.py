@@ -93,12 +93,17 @@ async def open_payments(
     supply = Supply(pool, core, ground.directory)
     step_ups = StepUps(
         pool=pool,
+        core=core,
         clock=clock,
         vault=ground.vault,
         codes=identity.codes,
         messenger=identity.messenger,
         phone_of=identity.users.phone_of,
         replays=replays,
+        hold=identity.sessions.hold,
+        are_alive=identity.sessions.are_alive,
+        settings=settings.identity,
+        worker=lease.worker,
     )
     refusals, kept = Refusals(pool, clock, worker=lease.worker), Kept()
     payments = Payments(

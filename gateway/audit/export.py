@@ -13,7 +13,7 @@ from typing import IO, Any
 import asyncpg
 import msgspec
 
-from gateway.kernel.audit.chain import payment_document, refusal_document
+from gateway.kernel.audit.chain import payment_document, refusal_document, waiting_document
 from gateway.kernel.audit.roots import ACTS, ROOTS
 
 BATCH_SIZE_MAX = 500
@@ -35,6 +35,11 @@ _PAYMENTS = """
 SELECT id, owner, client_id, operation, scheme, amount_minor, currency, source_card_id,
     destination_card_id, merchant_id, record
 FROM payments WHERE id = ANY($1::text[])
+"""
+# What was decided before a payment was confirmed, which decides it anew.
+_WAITING = """
+SELECT s.decision_id, s.payment_id, s.record, p.owner, p.amount_minor, p.currency, p.merchant_id
+FROM step_ups s JOIN payments p ON p.id = s.payment_id WHERE s.decision_id = ANY($1::text[])
 """
 _REFUSALS = "SELECT id, owner, merchant_id, code, record FROM refusals WHERE id = ANY($1::text[])"
 
@@ -145,6 +150,16 @@ async def _documents(connection: Any, ids: list[str]) -> dict[str, str]:
             owner=row["owner"],
             merchant=row["merchant_id"],
             code=row["code"],
+            decision=row["record"],
+        )
+    for row in await connection.fetch(_WAITING, ids):
+        found[row["decision_id"]] = waiting_document(
+            id=row["decision_id"],
+            payment=row["payment_id"],
+            owner=row["owner"],
+            amount=row["amount_minor"],
+            currency=row["currency"],
+            merchant=row["merchant_id"],
             decision=row["record"],
         )
     return found

@@ -65,6 +65,11 @@ UPDATE cards SET status = 'deleted', version = version + 1, deleted_at = $3, cha
     code_hash = NULL
 WHERE id = $1 AND owner = $2 AND status <> 'deleted' RETURNING id
 """
+DELETE_ALL = """
+UPDATE cards SET status = 'deleted', version = version + 1, deleted_at = $2, challenge = NULL,
+    code_hash = NULL
+WHERE owner = $1 AND status <> 'deleted' RETURNING id
+"""
 PURGE = """
 UPDATE cards SET pan_sealed = '', token_sealed = NULL, version = version + 1
 WHERE status = 'deleted' AND pan_sealed <> '' AND deleted_at <= $1 RETURNING id

@@ -26,6 +26,12 @@ _ASK = """
 local state = redis.call('HMGET', KEYS[1], 'locked_until', 'resend_at')
 if tonumber(state[1] or 0) > tonumber(ARGV[1]) then return {'locked', state[1]} end
 if tonumber(state[2] or 0) > tonumber(ARGV[1]) then return {'early', state[2]} end
+if redis.call('HINCRBY', KEYS[1], 'sends', 1) > tonumber(ARGV[8]) then
+    redis.call('HSET', KEYS[1], 'locked_until', ARGV[9])
+    redis.call('HDEL', KEYS[1], 'sends', 'wrong')
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return {'locked', ARGV[9]}
+end
 redis.call('HSET', KEYS[1], 'current', ARGV[3], 'resend_at', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], 'phone', ARGV[4], 'hash', ARGV[5], 'expires_at', ARGV[6])
@@ -43,7 +49,7 @@ if is_over or state[2] ~= ARGV[3] then return {'expired', ''} end
 if challenge[2] == ARGV[4] then
     redis.call('HSET', KEYS[2], 'used', '1')
     redis.call('HDEL', KEYS[2], 'hash')
-    redis.call('HDEL', KEYS[1], 'wrong', 'resend_at')
+    redis.call('HDEL', KEYS[1], 'wrong', 'resend_at', 'sends')
     return {'right', challenge[1]}
 end
 if redis.call('HINCRBY', KEYS[1], 'wrong', 1) >= tonumber(ARGV[5]) then
@@ -95,7 +101,8 @@ class Challenges:
             phone: E.164.
 
         Raises:
-            Problem: `rate-limited` before the resend time, `otp-locked`; both with Retry-After.
+            Problem: `rate-limited` before the resend time; `otp-locked` after too many wrong
+                codes, or too many that were sent; both with Retry-After.
         """
         now_ms = self._clock()
         tag = self._codes.tag(phone)
@@ -115,6 +122,8 @@ class Challenges:
             self._codes.hash(code, bound_to=challenge.id).hex(),
             challenge.expires_at_ms,
             challenge.resend_at_ms,
+            self._settings.code_sends_max,
+            now_ms + self._settings.code_lock_s * 1_000,
         )
         if verdict == "locked":
             raise locked(int(detail) - now_ms)
@@ -169,8 +178,8 @@ def _unknown() -> Problem:
 
 
 def locked(wait_ms: int) -> Problem:
-    """Return the problem of too many wrong codes."""
-    detail = "Too many wrong codes were entered; wait before asking for another."
+    """Return the problem of too many codes, wrong or sent."""
+    detail = "Too many codes were wrong, or were sent; wait before asking for another."
     return Problem("otp-locked", detail, headers=(_retry_after(wait_ms),))
 
 

@@ -107,19 +107,27 @@ class Presence:
         Returns:
             None for those of which Redis has nothing; without Redis, those noted here alone.
         """
+        return await self.of_many([(user_id, one) for one in session_ids])
+
+    async def of_many(self, sessions: Sequence[tuple[str, str]]) -> dict[str, Sight | None]:
+        """Return the last sights of sessions, by id, as `of` does.
+
+        Args:
+            sessions: list[n] of customer and session.
+        """
         found: dict[str, Sight | None]
-        found = {one: self._sights[one] for one in session_ids if one in self._sights}
-        asked = [one for one in session_ids if one not in found]
+        found = {one: self._sights[one] for _, one in sessions if one in self._sights}
+        asked = [(user_id, one) for user_id, one in sessions if one not in found]
         if not asked:
             return found
         pipeline = self._redis.pipeline(transaction=False)
-        for session_id in asked:
+        for user_id, session_id in asked:
             pipeline.hmget(_key(user_id, session_id), "seen_at_ms", "address")
         try:
             rows = await pipeline.execute()
         except (Unavailable, RedisError):
             return found
-        for session_id, (seen_at_ms, address) in zip(asked, rows, strict=True):
+        for (user_id, session_id), (seen_at_ms, address) in zip(asked, rows, strict=True):
             found[session_id] = None
             if seen_at_ms is not None:
                 where = (address or b"").decode()

@@ -49,7 +49,7 @@ class OperatorRevocations:
         """
         started_s = steady_s()
         async with self._pool.acquire() as connection, connection.transaction():
-            entries = await self._revoke(connection, body)
+            entries = await self._revoke(connection, body, operator)
             await audit.record(
                 connection,
                 at_ms=self._clock(),
@@ -64,15 +64,15 @@ class OperatorRevocations:
         return RevokedView(seq, await self._acks(seq), elapsed_ms)
 
     async def _revoke(
-        self, connection: asyncpg.pool.PoolConnectionProxy, body: RevocationBody
+        self, connection: asyncpg.pool.PoolConnectionProxy, body: RevocationBody, operator: str
     ) -> list[Entry]:
         entries: list[Entry] = []
         if body.kind == "sid":
-            entries = await self._sessions.end_one(connection, body.value)
+            entries = await self._sessions.end_one(connection, body.value, operator)
         elif body.kind == "sub":
-            entries = await self._sessions.end_of_user(connection, body.value)
+            entries = await self._sessions.end_of_user(connection, body.value, operator)
         elif body.kind == "client":
-            await self._sessions.end_of_client(connection, body.value)
+            await self._sessions.end_of_client(connection, body.value, operator)
         if body.kind != "sid" or not entries:
             entries.append(await self._log.revoke(connection, kind=body.kind, value=body.value))
         return entries

@@ -28,7 +28,7 @@ from gateway.identity.peers import peer
 from gateway.identity.phones import normalise
 from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
-from gateway.identity.sessions import Grant, Sessions
+from gateway.identity.sessions import SWEPT_AT_ONCE_MAX, Grant, Sessions
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel.clock import Clock
@@ -102,11 +102,13 @@ class IdentityService:
         await self._feed.close()
 
     async def _keep_house(self) -> None:
-        """Learn of new signing keys, and drop revocations that outlived their tokens."""
+        """Learn of new signing keys, end what nobody uses, drop revocations that are outlived."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
                 await self._keys.load()
+                while await self.sessions.sweep() == SWEPT_AT_ONCE_MAX:
+                    pass
                 await self._revocations.prune(self._pool)
             except (OSError, KeysError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("housekeeping failed", error=type(error).__name__)
@@ -159,6 +161,7 @@ class IdentityService:
             device_id=form.device_id,
             device_name=form.device_name or _UNNAMED_DEVICE,
             address=peer(),
+            checks_device=self._settings.new_device_unlinks_cards,
         )
         return await self._answer(grant, form.scope)
 

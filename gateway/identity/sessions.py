@@ -7,8 +7,9 @@ has a copy: the session ends and is revoked.
 
 import hashlib
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
@@ -26,6 +27,28 @@ from gateway.settings import Identity
 _TOKEN_BYTES = 32
 _PREFIX = "ort_"
 LEVEL_OTP = "otp"
+SWEPT_AT_ONCE_MAX = 200
+
+EndReason = Literal["logout", "others", "operator", "reuse", "devices", "idle", "lifetime"]
+"""How a session ended: by its customer, one or all others; by an operator; a refresh token was used
+again; a newer login had its place; unused for too long; as old as it may become."""
+_ITSELF = "sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why sessions end, and who ends them: a customer's or an operator's id, or `sessions`."""
+
+    reason: EndReason
+    by: str
+
+
+OnEnd = Callable[[Any, Sequence[str], Ending, int], Awaitable[None]]
+"""Does what an end of sessions takes with it, in its open transaction: connection, ids, why, and
+Unix milliseconds."""
+OnNewDevice = Callable[[Any, str, str, int], Awaitable[None]]
+"""Does what a login from a device never seen before asks for, in its open transaction: connection,
+the customer's id, the session's, and Unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +105,8 @@ class Sessions:
         vault: seals the successor that may be given twice.
         promise: what ends here is refused everywhere once a call has returned.
         presence: the live state, which may be lost.
+        on_end: done with every end of sessions.
+        on_new_device: done with a login that checks devices, from one that is new.
     """
 
     def __init__(
@@ -94,6 +119,8 @@ class Sessions:
         presence: Presence,
         settings: Identity,
         clock: Clock,
+        on_end: OnEnd,
+        on_new_device: OnNewDevice,
     ) -> None:
         self._pool = pool
         self._vault = vault
@@ -102,6 +129,8 @@ class Sessions:
         self._presence = presence
         self._settings = settings
         self._clock = clock
+        self._on_end = on_end
+        self._on_new_device = on_new_device
 
     async def create(
         self,
@@ -111,16 +140,26 @@ class Sessions:
         device_id: str,
         device_name: str,
         address: str = "",
+        checks_device: bool = False,
     ) -> Grant:
-        """Log a customer in on a device; beyond `devices_max` the oldest session ends.
+        """Log a customer in on a device; beyond `devices_max` a session ends, or none begins.
 
         Args:
             address: of the peer, "" when it is not known.
+            checks_device: whether a device never seen before is one to be careful with.
+
+        Raises:
+            Problem: `invalid-grant`: there are as many devices as there may be.
         """
         now_ms = self._clock()
         session_id = new_id("ses_", now_ms)
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(store.LOCK_USER, user_id)
+            if checks_device and not await connection.fetchval(
+                store.HAS_DEVICE, user_id, device_id
+            ):
+                await self._on_new_device(connection, user_id, session_id, now_ms)
+            ended = await self._create_make_room(connection, user_id, device_id, now_ms)
             await connection.execute(
                 store.ADD_SESSION,
                 session_id,
@@ -136,12 +175,30 @@ class Sessions:
             oldest = await connection.fetch(
                 store.OLDEST_SESSIONS, user_id, self._settings.devices_max
             )
-            ended = await self._end(connection, [row["id"] for row in oldest], now_ms)
+            ids = [row["id"] for row in oldest]
+            ended += await self._end(connection, ids, now_ms, Ending("devices", user_id))
         self._presence.note(Sight(user_id, session_id, now_ms, address, device_id, LEVEL_OTP))
         await self._promise.tell(ended)
         return self._grant(
             session_id, user_id, client_id, device_id, token, granted_ms=now_ms, created_ms=now_ms
         )
+
+    async def _create_make_room(
+        self, connection: Any, user_id: str, device_id: str, now_ms: int
+    ) -> list[Entry]:
+        """Refuse one device too many, where the oldest is not to give way; a device that logs in
+        again takes its own place.
+        """
+        if self._settings.devices_over == "end-oldest":
+            return []
+        own = await connection.fetch(store.SESSIONS_OF_DEVICE, user_id, device_id)
+        ids = [row["id"] for row in own]
+        ended = await self._end(connection, ids, now_ms, Ending("devices", user_id))
+        count: int = await connection.fetchval(store.COUNT_SESSIONS, user_id)
+        if count >= self._settings.devices_max:
+            detail = "Too many devices are logged in; log one of them out first."
+            raise Problem("invalid-grant", detail)
+        return ended
 
     def _grant(
         self,
@@ -206,7 +263,8 @@ class Sessions:
             is_alive = row is not None and self._refresh_is_alive(row, client_id, now_ms)
             if row is not None and is_alive:
                 if self._refresh_is_stolen(row, device_id, now_ms):
-                    stolen = await self._end(connection, [row["session_id"]], now_ms)
+                    ending = Ending("reuse", _ITSELF)
+                    stolen = await self._end(connection, [row["session_id"]], now_ms, ending)
                 elif row["used_at"] is None:
                     successor = await self._refresh_rotate(connection, row, token_hash, now_ms)
                 else:
@@ -306,7 +364,8 @@ class Sessions:
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetchval(store.GET_OWN_SESSION, session_id, user_id) is None:
                 return False
-            ended = await self._end(connection, [session_id], self._clock())
+            ending = Ending("logout", user_id)
+            ended = await self._end(connection, [session_id], self._clock(), ending)
         await self._keep(ended, patience_s)
         return True
 
@@ -316,7 +375,8 @@ class Sessions:
         """End every session of a customer but one, and return how many were ended."""
         async with self._pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, session_id)
-            ended = await self._end(connection, [row["id"] for row in rows], self._clock())
+            ids, ending = [row["id"] for row in rows], Ending("others", user_id)
+            ended = await self._end(connection, ids, self._clock(), ending)
         await self._keep(ended, patience_s)
         return len(ended)
 
@@ -327,32 +387,81 @@ class Sessions:
             # Somebody else's end of it may not be certain yet.
             await self._promise.keep_all(patience_s)
 
-    async def end_of_user(self, connection: Any, user_id: str) -> list[Entry]:
+    async def end_of_user(self, connection: Any, user_id: str, operator: str) -> list[Entry]:
         """End every session of a customer, in the connection's open transaction."""
         rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, "")
-        return await self._end(connection, [row["id"] for row in rows], self._clock())
+        ids, ending = [row["id"] for row in rows], Ending("operator", operator)
+        return await self._end(connection, ids, self._clock(), ending)
 
-    async def end_one(self, connection: Any, session_id: str) -> list[Entry]:
+    async def end_one(self, connection: Any, session_id: str, operator: str) -> list[Entry]:
         """End a session, whoever's it is, in the connection's open transaction."""
-        return await self._end(connection, [session_id], self._clock())
+        ending = Ending("operator", operator)
+        return await self._end(connection, [session_id], self._clock(), ending)
 
-    async def end_of_client(self, connection: Any, client_id: str) -> None:
+    async def end_of_client(self, connection: Any, client_id: str, operator: str) -> None:
         """End every session of a client, in the connection's open transaction.
 
         Their tokens are refused by the client's own revocation, which the caller adds.
         """
         rows = await connection.fetch(store.LOCK_SESSIONS_OF_CLIENT, client_id)
-        await connection.fetch(
-            store.END_SESSIONS, [row["id"] for row in rows], moment(self._clock())
-        )
+        ids, ending = [row["id"] for row in rows], Ending("operator", operator)
+        await self._end_rows(connection, ids, self._clock(), ending)
 
-    async def _end(self, connection: Any, session_ids: list[str], now_ms: int) -> list[Entry]:
+    async def sweep(self) -> int:
+        """End sessions that nobody used for too long, or that are as old as they may become.
+
+        Returns:
+            How many were ended; more may be left.
+        """
+        now_ms = self._clock()
+        at, lifetime_s = moment(now_ms), self._settings.session_lifetime_s
+        async with self._pool.acquire() as connection, connection.transaction():
+            rows = await connection.fetch(store.LIST_EXPIRED, at, lifetime_s, SWEPT_AT_ONCE_MAX)
+            idle = [row["id"] for row in rows if not row["is_over"]]
+            over = [row["id"] for row in rows if row["is_over"]]
+            ids = await self._end_rows(connection, idle, now_ms, Ending("idle", _ITSELF))
+            ids += await self._end_rows(connection, over, now_ms, Ending("lifetime", _ITSELF))
+            ended = await self._revoked(connection, ids)
+        await self._promise.tell(ended)
+        await self._pool.execute(store.DELETE_EXPIRED, at, SWEPT_AT_ONCE_MAX)
+        return len(ended)
+
+    async def _end(
+        self, connection: Any, session_ids: list[str], now_ms: int, ending: Ending
+    ) -> list[Entry]:
+        ids = await self._end_rows(connection, session_ids, now_ms, ending)
+        return await self._revoked(connection, ids)
+
+    async def _revoked(self, connection: Any, ids: list[str]) -> list[Entry]:
+        return [await self._log.revoke(connection, kind="sid", value=one) for one in ids]
+
+    async def _end_rows(
+        self, connection: Any, session_ids: list[str], now_ms: int, ending: Ending
+    ) -> list[str]:
+        """End sessions with what waits for them; returns those that had not ended before."""
+        if not session_ids:
+            return []
         await connection.fetch(store.LOCK_SESSIONS, session_ids)
-        rows = await connection.fetch(store.END_SESSIONS, session_ids, moment(now_ms))
-        entries = [await self._log.revoke(connection, kind="sid", value=row["id"]) for row in rows]
+        rows = await connection.fetch(
+            store.END_SESSIONS, session_ids, moment(now_ms), ending.reason, ending.by
+        )
+        ids = [row["id"] for row in rows]
+        # Before the log, which nobody may hold who waits for a payment.
+        await self._on_end(connection, ids, ending, now_ms)
         for row in rows:
             self._presence.note_end(row["user_id"], [row["id"]])
-        return entries
+        return ids
+
+    async def hold(self, connection: Any, session_id: str) -> bool:
+        """Whether a session is alive; until the connection's transaction ends nobody ends it."""
+        return bool(await connection.fetchval(store.HOLD_SESSION, session_id))
+
+    async def are_alive(self, session_ids: Sequence[str]) -> bool:
+        """Whether none of some sessions has ended."""
+        wanted = set(session_ids)
+        began = moment(self._clock() - self._settings.session_lifetime_s * 1_000)
+        alive: int = await self._pool.fetchval(store.COUNT_ALIVE, list(wanted), began)
+        return alive == len(wanted)
 
     async def alive(self, token: str) -> Grant | None:
         """Return the session of a refresh token that would be accepted, or None; uses nothing."""

@@ -9,6 +9,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
 # Logins of one customer are counted one after another.
 LOCK_USER = "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE"
+HAS_DEVICE = "SELECT EXISTS (SELECT FROM sessions WHERE user_id = $1 AND device_id = $2)"
+SESSIONS_OF_DEVICE = """
+SELECT id FROM sessions WHERE user_id = $1 AND device_id = $2 AND ended_at IS NULL
+"""
+COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL"
 # Those beyond the newest, the one just added among them.
 OLDEST_SESSIONS = """
 SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL ORDER BY id DESC OFFSET $2
@@ -61,9 +66,47 @@ LOCK_SESSIONS_OF_CLIENT = """
 SELECT id FROM sessions WHERE client_id = $1 AND ended_at IS NULL ORDER BY id FOR UPDATE
 """
 END_SESSIONS = """
-UPDATE sessions SET ended_at = $2 WHERE id = ANY($1::text[]) AND ended_at IS NULL
+UPDATE sessions s SET ended_at = $2, end_reason = $3, ended_by = $4,
+    last_used_at = (SELECT max(r.created_at) FROM refresh_tokens r WHERE r.session_id = s.id)
+WHERE s.id = ANY($1::text[]) AND s.ended_at IS NULL
 RETURNING id, user_id
 """
+# Whoever asks while it is being ended waits, and is told that it was.
+HOLD_SESSION = "SELECT ended_at IS NULL FROM sessions WHERE id = $1 FOR SHARE"
+# $2: what began before has come to its end.
+COUNT_ALIVE = """
+SELECT count(*) FROM sessions
+WHERE id = ANY($1::text[]) AND ended_at IS NULL AND created_at > $2
+"""
+# The newest token of a session is the only one not used: when it has expired, so has the session.
+# $2 seconds that a session may live.
+LIST_EXPIRED = """
+SELECT s.id, r.expires_at >= s.created_at + $2 * interval '1 second' AS is_over
+FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+WHERE r.expires_at <= $1 AND r.used_at IS NULL AND s.ended_at IS NULL
+ORDER BY s.id LIMIT $3 FOR UPDATE OF s SKIP LOCKED
+"""
+DELETE_EXPIRED = """
+DELETE FROM refresh_tokens WHERE token_hash IN (
+    SELECT r.token_hash FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+    WHERE r.expires_at <= $1 AND s.ended_at IS NOT NULL
+    LIMIT $2 FOR UPDATE OF r SKIP LOCKED)
+"""
+_SHOWN = """
+SELECT s.id, s.user_id, s.client_id, s.device_id, s.device_name, s.created_at, s.address, s.level,
+       s.ended_at, s.end_reason, s.ended_by,
+       coalesce(s.last_used_at, (SELECT max(r.created_at) FROM refresh_tokens r
+                                 WHERE r.session_id = s.id), s.created_at) AS last_used_at
+FROM sessions s
+"""
+# $3: alive, ended, or null for either.
+FIND_SESSIONS = f"""
+{_SHOWN}
+WHERE ($1::text IS NULL OR s.user_id = $1) AND ($2::text IS NULL OR s.client_id = $2)
+  AND ($3::boolean IS NULL OR (s.ended_at IS NULL) = $3) AND s.id < $4
+ORDER BY s.id DESC LIMIT $5
+"""
+GET_SESSION = f"{_SHOWN} WHERE s.id = $1"
 
 
 def moment(at_ms: int) -> datetime:

@@ -239,11 +239,15 @@ class DeclineView(msgspec.Struct):
 
 
 class NextAction(msgspec.Struct):
-    """What a customer has to do: send the code that was sent to the phone to `confirm`."""
+    """What a customer has to do: send the code that was sent to the phone to `confirm`.
+
+    The code is good for this payment alone, and with this `nonce`.
+    """
 
     type: Literal["confirm_with_code"]
     confirm: str
     expires_at: str
+    nonce: str
 
 
 class PaymentView(msgspec.Struct):
@@ -302,17 +306,21 @@ def _next_action(payment: Payment) -> NextAction | None:
         type="confirm_with_code",
         confirm=f"/v1/payments/{payment.id}/confirm",
         expires_at=rfc3339(payment.details["confirm_by_ms"]),
+        nonce=payment.details.get("confirm_nonce", ""),
     )
+
+
+def destination_of(payment: Payment) -> dict[str, str]:
+    """Return who is paid, as the API shows it."""
+    if payment.operation == "purchase":
+        return {"merchant": payment.merchant_id or ""}
+    if payment.destination_card_id:
+        return {"card": payment.destination_card_id}
+    return {"last4": payment.details.get("destination_last4", "")}
 
 
 def payment_view(payment: Payment, attempts: list[Attempt]) -> PaymentView:
     """Return a payment as the API shows it."""
-    if payment.operation == "purchase":
-        destination = {"merchant": payment.merchant_id or ""}
-    elif payment.destination_card_id:
-        destination = {"card": payment.destination_card_id}
-    else:
-        destination = {"last4": payment.details.get("destination_last4", "")}
     return PaymentView(
         id=payment.id,
         status=payment.status,
@@ -332,7 +340,7 @@ def payment_view(payment: Payment, attempts: list[Attempt]) -> PaymentView:
         total_credit=payment.total_credit,
         scheme=payment.scheme,
         source={"card": payment.source_card_id} if payment.source_card_id else None,
-        destination=destination,
+        destination=destination_of(payment),
         capture="manual" if payment.is_manual_capture else "automatic",
         description=payment.details.get("description"),
         purpose=payment.details.get("purpose"),

@@ -18,6 +18,7 @@ from gateway.payments.model import PaymentView, RefundView, payment_json, paymen
 from gateway.payments.reads import Reads
 from gateway.payments.refusals import Refusals
 from gateway.payments.service import Payments
+from gateway.payments.step_up import Stated
 from gateway.payments.supply import Supply
 from gateway.payments.trace import TraceView, View, trace
 
@@ -137,7 +138,24 @@ class RefundBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The code, and what the app showed beside it: where that is not the payment, the code ends."""
+
     code: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
+    amount: Amount | None = None
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] | None = None
+    destination: (
+        Annotated[
+            dict[str, str],
+            msgspec.Meta(
+                min_length=1, max_length=1, description="As the payment shows its `destination`."
+            ),
+        ]
+        | None
+    ) = None
+    nonce: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+
+    def __repr__(self) -> str:
+        return "ConfirmBody(...)"
 
 
 class PaymentPage(msgspec.Struct):
@@ -238,7 +256,8 @@ class PaymentRoutes:
 
     async def confirm(self, request: Request) -> Response:
         body = body_as(request, ConfirmBody)
-        return await self._payments.confirm(request, body.code)
+        said = Stated(body.code, body.amount, body.currency, body.destination, body.nonce)
+        return await self._payments.confirm(request, said)
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, ListQuery)
@@ -331,6 +350,7 @@ def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:
                 *_IDEMPOTENCY,
                 *_DECISION,
                 "quote-expired",
+                "otp-locked",
                 "revocation-feed-stale",
                 "processor-unavailable",
                 "overloaded",

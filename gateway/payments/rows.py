@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.core import Staged
-from gateway.kernel.audit.chain import Link, payment_document
+from gateway.kernel.audit.chain import Link, payment_document, waiting_document
 from gateway.payments.entries import ActionFact, Fact, Intent
 from gateway.payments.model import Attempt, Payment
 
@@ -41,6 +41,19 @@ def document_of(payment: Payment) -> str:
         currency=payment.currency,
         source_card=payment.source_card_id,
         destination_card=payment.destination_card_id,
+        merchant=payment.merchant_id,
+        decision=payment.record,
+    )
+
+
+def waiting_document_of(payment: Payment, decision_id: str) -> str:
+    """Return the audit document of the decision that a payment must wait."""
+    return waiting_document(
+        id=decision_id,
+        payment=payment.id,
+        owner=payment.owner,
+        amount=payment.amount_minor,
+        currency=payment.currency,
         merchant=payment.merchant_id,
         decision=payment.record,
     )

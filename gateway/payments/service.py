@@ -48,7 +48,7 @@ from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays
-from gateway.payments.step_up import StepUps
+from gateway.payments.step_up import Stated, StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
 
@@ -136,12 +136,12 @@ class Payments:
             self._forget_cards(payment)
         raise Problem("unavailable", "The card is being changed; try again.")
 
-    async def confirm(self, request: Request, code: str) -> Response:
+    async def confirm(self, request: Request, said: Stated) -> Response:
         """Decide a payment again that waited for a code, and carry it; once per key.
 
         Raises:
-            Problem: not-found, invalid-state, otp-invalid, otp-expired, quote-expired, or the
-                key's own.
+            Problem: not-found, invalid-state, otp-..., sca-binding-mismatch, quote-expired, or
+                the key's own.
         """
         payment_id, owner = request.params["id"], request.who.sub
         feed = self._core.check_feed(request.received_at_ms)
@@ -155,7 +155,7 @@ class Payments:
         replayed = await self._replays.find(*key)
         if replayed is not None:
             return replayed
-        confirmed = await self._step_ups.check(owner, payment_id, code)
+        confirmed = await self._step_ups.check(owner, request.who.sid, payment_id, said)
         again = replace(request, method="POST", path="/v1/payments", body=confirmed.body)
         for _ in range(_DECISIONS_MAX):
             admission = await self._decide_again(again)

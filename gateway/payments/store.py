@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from gateway.kernel.audit.chain import LINK
 from gateway.kernel.ids import attempt_id
 from gateway.payments.model import Action, Attempt, Payment
 
@@ -103,20 +104,42 @@ UPDATE actions SET next_try_at = now() + $2 * interval '1 second'
 WHERE id = $1 AND state IN ('pending', 'unknown')
 """
 INSERT_STEP_UP = """
-INSERT INTO step_ups (payment_id, owner, request_sealed, code_hash, expires_at)
-VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0))
+INSERT INTO step_ups (payment_id, owner, request_sealed, code_hash, expires_at, session_id, nonce,
+    binding_hash, decision_id, record)
+VALUES ($1, $2, $3, $4, to_timestamp($5::bigint / 1000.0), $6, $7, $8, $9, $10)
+"""
+INSERT_DECISION = LINK.format(shard="$1", seq="$2", record="$3", hash="$4")
+# A customer's tries are counted one after another.
+LOCK_CODES = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7276545815))"
+# Wrong codes of a customer's count together, so that another payment gives no more guesses; after
+# the lock ($2, its beginning) they are forgotten, and those of a payment once it is confirmed.
+WRONG_CODES = """
+SELECT coalesce(sum(code_tries), 0) AS tries,
+    (extract(epoch FROM max(expires_at) FILTER (WHERE code_tries > 0)) * 1000)::bigint
+        AS expires_at_ms
+FROM step_ups WHERE owner = $1 AND confirmation_id IS NULL AND expires_at > $2
 """
 # One try of a code, counted before it is looked at.
 TRY_CODE = """
 UPDATE step_ups s SET code_tries = code_tries + 1
 FROM payments p
-WHERE s.payment_id = $1 AND s.owner = $2 AND s.code_tries < $3 AND s.confirmation_id IS NULL
+WHERE s.payment_id = $1 AND s.owner = $2 AND s.confirmation_id IS NULL AND s.burnt_at IS NULL
   AND p.id = s.payment_id AND p.status = 'requires_action'
-RETURNING s.code_hash, s.request_sealed, p.version, p.total_debit, p.total_credit,
+  AND s.code_tries + (
+    SELECT coalesce(sum(o.code_tries), 0) FROM step_ups o
+    WHERE o.owner = $2 AND o.payment_id <> $1 AND o.confirmation_id IS NULL
+      AND o.expires_at > $4) < $3
+RETURNING s.code_hash, s.binding_hash, s.nonce, s.session_id, s.request_sealed, p.version,
+    p.total_debit, p.total_credit,
     (extract(epoch FROM s.expires_at) * 1000)::bigint AS expires_at_ms
 """
+GIVE_TRY_BACK = """
+UPDATE step_ups SET code_tries = code_tries - 1 WHERE payment_id = $1 AND code_tries > 0
+"""
+BURN_CODE = "UPDATE step_ups SET burnt_at = coalesce(burnt_at, now()) WHERE payment_id = $1"
 GET_STEP_UP = """
-SELECT p.status, s.code_hash, s.code_tries, s.confirmation_id
+SELECT p.status, s.code_hash, s.confirmation_id, s.burnt_at,
+    (extract(epoch FROM s.expires_at) * 1000)::bigint AS expires_at_ms
 FROM payments p LEFT JOIN step_ups s ON s.payment_id = p.id
 WHERE p.id = $1 AND p.owner = $2
 """
@@ -130,21 +153,28 @@ ORDER BY s.expires_at DESC LIMIT 20
 STORE_CONFIRMATION = """
 UPDATE step_ups SET response_status = $2, response_body = $3 WHERE confirmation_id = $1
 """
-# What was not confirmed in time has taken nothing and is canceled.
-EXPIRE_STEP_UPS = """
-WITH over AS (
+# What waits has taken nothing and is canceled; `{which}` says what of it. Locked in order of ids,
+# so that two who cancel never wait for one another.
+_CANCEL_WAITING = """
+WITH waiting AS (
+    SELECT p.id, s.session_id FROM step_ups s JOIN payments p ON p.id = s.payment_id
+    WHERE {which} AND s.confirmation_id IS NULL AND p.status = 'requires_action'
+    ORDER BY p.id FOR UPDATE OF p
+), over AS (
     UPDATE payments p SET status = 'canceled', version = p.version + 1, updated_at = now()
-    FROM step_ups s
-    WHERE p.id = s.payment_id AND p.status = 'requires_action' AND s.confirmation_id IS NULL
-      AND s.expires_at <= now()
-    RETURNING p.id, p.version, p.amount_minor, p.currency
+    FROM waiting w WHERE p.id = w.id AND p.status = 'requires_action'
+    RETURNING p.id, w.session_id, p.version, p.amount_minor, p.currency
+), told AS (
+    INSERT INTO outbox (payment_id, sequence, type, data)
+    SELECT id, version, 'payment.canceled', json_build_object(
+        'id', id, 'status', 'canceled', 'amount', amount_minor, 'currency', currency,
+        'amount_received', 0, 'amount_refunded', 0)
+    FROM over
 )
-INSERT INTO outbox (payment_id, sequence, type, data)
-SELECT id, version, 'payment.canceled', json_build_object(
-    'id', id, 'status', 'canceled', 'amount', amount_minor, 'currency', currency,
-    'amount_received', 0, 'amount_refunded', 0)
-FROM over
+SELECT id, session_id FROM over ORDER BY id
 """
+EXPIRE_STEP_UPS = _CANCEL_WAITING.format(which="s.expires_at <= now()")
+CANCEL_OF_SESSIONS = _CANCEL_WAITING.format(which="s.session_id = ANY($1::text[])")
 NEXT_BLOCK = "SELECT nextval('attempt_blocks')"
 OPEN_CONFLICT = """
 WITH conflict AS (

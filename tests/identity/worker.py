@@ -19,6 +19,7 @@ from gateway import settings as settings_module
 from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
+from gateway.cards.unlinking import unlink_all
 from gateway.core import Core
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
@@ -47,6 +48,7 @@ from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.redis import BoundedRedis, open_redis
 from gateway.kernel.vault import Vault
+from gateway.payments.step_up import cancel_of_sessions
 from tests.cores import rules_of
 
 START_MS = 1_795_000_000_000
@@ -281,6 +283,8 @@ async def running_worker(
             presence=presence,
             settings=identity,
             clock=clock,
+            on_end=cancel_of_sessions,
+            on_new_device=unlink_all,
         )
         service = IdentityService(
             pool=pool,

@@ -130,6 +130,31 @@ def payment_document(
     )
 
 
+def waiting_document(
+    *,
+    id: str,
+    payment: str,
+    owner: str,
+    amount: int,
+    currency: str,
+    merchant: str | None,
+    decision: bytes,
+) -> str:
+    """Return what is decided of a payment that must wait for a stronger authentication."""
+    return canonical(
+        {
+            "amount": amount,
+            "code": "requires_action",
+            "currency": currency,
+            "decision": decision.hex(),
+            "id": id,
+            "merchant": merchant,
+            "owner": owner,
+            "payment": payment,
+        }
+    )
+
+
 def refusal_document(
     *, id: str, owner: str, merchant: str | None, code: str, decision: bytes
 ) -> str:

@@ -18,6 +18,7 @@ from gateway.kernel.secrets import Keys, KeysError
 from gateway.kernel.vault import Vault
 from gateway.kernel.vault.keyring import Keyring
 from gateway.kernel.vault.providers import ShareProvider, from_files
+from gateway.quotas.limits import Limits
 from gateway.rules.feed import RulesFeed, load_newest
 from gateway.rules.seeds import ensure_first
 from gateway.settings import Settings, SettingsError
@@ -39,6 +40,7 @@ class Ground:
     keyring: Keyring
     directory: Directory
     cursors: Cursors
+    limits: Limits
 
 
 def make_core(settings: Settings, keys: Keys, rules: RuleSet, generation: int) -> Core:
@@ -64,6 +66,11 @@ def _provider(settings: Settings) -> ShareProvider:
         return from_files([Path(one) for one in settings.vault.kek_shares])
     except KeysError as error:
         raise SettingsError(str(error)) from None
+
+
+def _limits(settings: Settings) -> Limits:
+    are_on = not settings.is_sandbox or settings.quotas.applies_in_sandbox
+    return Limits(settings.quotas, are_defaults_on=are_on)
 
 
 async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> Ground:
@@ -100,4 +107,5 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
         keyring=keyring,
         directory=Directory(pool, core, vault, size_max=settings.core.card_cache_size_max),
         cursors=Cursors(keys.cursor),
+        limits=_limits(settings),
     )

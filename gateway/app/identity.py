@@ -46,6 +46,7 @@ class IdentityRoom:
     codes: Codes
     messenger: RedisMessenger
     feed: RevocationFeed
+    followers: Followers
     revocations: RevocationLog
     promise: Promise
     gate: Gate
@@ -68,7 +69,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         pool=pool,
         core=ground.core,
         clock=clock,
-        also_read=(ground.rules.read, ground.keyring.read),
+        also_read=(ground.rules.read, ground.keyring.read, ground.limits.read),
         watch=followers.watch,
         age_s_max=age_s_max,
     )
@@ -136,6 +137,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         codes=codes,
         messenger=messenger,
         feed=feed,
+        followers=followers,
         revocations=revocations,
         promise=promise,
         gate=Gate(feed=feed, core=ground.core, presence=presence),

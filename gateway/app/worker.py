@@ -9,6 +9,7 @@ from connectors.spi import Connector
 from gateway.app.ground import Ground, open_ground
 from gateway.app.identity import open_identity, open_operators
 from gateway.app.payments import open_payments
+from gateway.app.quotas import hold_to_limits, quota_doors
 from gateway.app.rooms import (
     card_doors,
     open_audit,
@@ -110,6 +111,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             *open_webhooks(ground, stack),
             *open_ledger(ground, stack),
             *open_reconciliation(ground, payments, stack),
+            *quota_doors(ground),
         ]
         operators, operator_doors = open_operators(ground, identity)
         routes = operators.guard([*routes, *operator_doors])
@@ -121,7 +123,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             metrics=ground.metrics,
             checks=_checks(ground, payments.connectors),
         )
-        table = RouteTable(identity.gate.guard(routes))
+        table = RouteTable(identity.gate.guard(hold_to_limits(ground, identity, routes, stack)))
         yield PeerFront(
             table,
             ground.core,

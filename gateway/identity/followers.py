@@ -59,6 +59,9 @@ class Followers:
 
     Args:
         silent_after_s: seconds after which a worker that has not read accepts nothing.
+
+    Attributes:
+        alive_count: workers that may accept tokens, as of the last look.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Followers:
         # By id: the beat, and when it was first seen.
         self._beats: dict[int, tuple[int, float]] = {}
         self._waiters: list[_Waiter] = []
+        self.alive_count = 1
         self._looking: asyncio.Task[None] | None = None
 
     async def wait_for(self, seq: int, *, patience_s: float | None = None) -> bool:
@@ -127,6 +131,7 @@ class Followers:
             elif silent_s > self.silent_after_s * _FORGOTTEN_AFTER:
                 await connection.execute(FORGET, row["id"], row["beat"])
         self._beats = beats
+        self.alive_count = max(1, len(alive))
         return alive
 
     async def watch(self, connection: Any) -> None:

@@ -7,6 +7,8 @@ which roles have which is in config/roles.toml.
 from collections.abc import Iterable
 
 AUDIT_READ = "admin:audit:read"
+CLIENTS_READ = "admin:clients:read"
+CLIENTS_WRITE = "admin:clients:write"
 LEDGER_READ = "admin:ledger:read"
 OPERATORS_READ = "admin:operators:read"
 OPERATORS_PROPOSE = "admin:operators:propose"

@@ -107,6 +107,18 @@ pub const KINDS: &[Kind] = &[
         "Another operator must approve this",
     ),
     kind(
+        "precondition-required",
+        428,
+        false,
+        "If-Match is needed, with what the change is made of",
+    ),
+    kind(
+        "precondition-failed",
+        412,
+        false,
+        "It was changed since it was read",
+    ),
+    kind(
         "proposal-stale",
         409,
         false,
@@ -122,6 +134,18 @@ pub const KINDS: &[Kind] = &[
     kind("unauthenticated", 401, false, "An access token is needed"),
     kind("invalid-token", 401, false, "The access token is not valid"),
     kind(
+        "invalid-dpop-proof",
+        401,
+        false,
+        "The proof of the token's key is not valid",
+    ),
+    kind(
+        "use-dpop-nonce",
+        401,
+        false,
+        "The proof of the token's key needs a newer nonce",
+    ),
+    kind(
         "invalid-client",
         401,
         false,
@@ -134,10 +158,40 @@ pub const KINDS: &[Kind] = &[
         "The access token does not permit this",
     ),
     kind(
+        "client-network-not-allowed",
+        403,
+        false,
+        "This client may not ask from this address",
+    ),
+    kind(
+        "origin-not-allowed",
+        403,
+        false,
+        "Pages of this origin may not ask this",
+    ),
+    kind(
         "invalid-grant",
         400,
         false,
         "The grant is not valid, or has been used",
+    ),
+    kind(
+        "unauthorized-client",
+        400,
+        false,
+        "The client may not use this grant type",
+    ),
+    kind(
+        "invalid-scope",
+        400,
+        false,
+        "The scope asked for cannot be granted",
+    ),
+    kind(
+        "device-limit-reached",
+        403,
+        false,
+        "As many devices are logged in as may be",
     ),
     kind(
         "unsupported-grant-type",

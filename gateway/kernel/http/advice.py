@@ -31,9 +31,15 @@ ADVICE: dict[str, str] = {
     "made; an operator can make another.",
     "insufficient-scope": "The detail names the scope. Ask for a token that has it, or ask "
     "your bank to grant it to your client.",
+    "client-network-not-allowed": "Ask from one of the addresses that your bank knows, or ask "
+    "it to allow this one. Addresses that headers name are not believed.",
+    "origin-not-allowed": "Ask your bank to allow your page's origin (`cors_origins`), or ask "
+    "from your server: only browsers send `Origin`.",
     "invalid-grant": "Start again: log in for a new one-time code, or a new refresh token. A "
     "refresh token that was used twice ends its whole session, because one of the two users "
     "stole it.",
+    "device-limit-reached": "Ask the customer to log out on a device that is no longer used "
+    "(`DELETE /v1/sessions/{id}` there), or the bank to do it.",
     "unsupported-grant-type": "Use one of the grants that /.well-known/oauth-authorization- "
     "server lists.",
     "otp-invalid": "Ask the customer to type the code again. After three wrong ones the "
@@ -98,6 +104,9 @@ ADVICE: dict[str, str] = {
     "rules-invalid": "`errors` names everything that is wrong, each with a pointer into the body.",
     "insufficient-user-authentication": "Give a new code: POST /admin/v1/auth/step-up.",
     "four-eyes-required": "Ask another operator to approve the proposal.",
+    "precondition-required": "Read it first, and send its `ETag` as `If-Match`: so that no change "
+    "of another is overwritten unseen.",
+    "precondition-failed": "Read it again, decide again, and send its new `ETag`.",
     "proposal-stale": "Propose again: the rules have moved since this was proposed.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",
     "invalid-state": "Read the payment: it has moved on, and its state does not permit this "

@@ -96,7 +96,7 @@ def response_of(refused: "RefusedByCore", request_id: str) -> Response:
     return Response(
         refusal.status,
         refusal.body(request_id, refused.decision_id),
-        headers_of(KINDS[refusal.slug]),
+        (*headers_of(KINDS[refusal.slug]), *refused.headers),
         content_type=PROBLEM_JSON,
     )
 
@@ -106,9 +106,13 @@ class RefusedByCore(Exception):
 
     Args:
         decision_id: names the stored decision, when one is kept.
+
+    Attributes:
+        headers: further response headers.
     """
 
     def __init__(self, refusal: Refusal, decision_id: str | None = None) -> None:
         super().__init__(refusal.slug)
         self.refusal = refusal
         self.decision_id = decision_id
+        self.headers: tuple[tuple[str, str], ...] = ()

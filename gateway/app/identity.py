@@ -21,6 +21,8 @@ from gateway.identity.revocation_routes import OperatorRevocations
 from gateway.identity.revocation_routes import routes as revocation_routes
 from gateway.identity.routes import routes as identity_routes
 from gateway.identity.service import IdentityService
+from gateway.identity.session_routes import Oversight
+from gateway.identity.session_routes import routes as session_routes
 from gateway.identity.sessions import Sessions
 from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
@@ -128,6 +130,9 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     operators = OperatorRevocations(
         pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
     )
+    oversight = Oversight(
+        pool=pool, sessions=sessions, presence=presence, promise=promise, clock=clock
+    )
     return IdentityRoom(
         service=service,
         tokens=tokens,
@@ -144,6 +149,7 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         routes=[
             *identity_routes(identity=service, cursors=ground.cursors),
             *revocation_routes(operators),
+            *session_routes(oversight, ground.cursors),
         ],
     )
 

@@ -159,6 +159,7 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
                 "invalid-client",
                 "invalid-grant",
                 "unsupported-grant-type",
+                "device-limit-reached",
                 *_OTP,
                 "unavailable",
             ),

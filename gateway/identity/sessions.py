@@ -56,6 +56,7 @@ class Grant:
     """What a session was given. Never printed whole.
 
     Args:
+        jkt: thumbprint of the key that the session is bound to; "" for none.
         granted_at_s: Unix seconds, taken while nobody could end the session: a token that says it
             was issued then is refused by whatever ends everything issued before a later moment.
         ends_at_s: Unix seconds after which the session may have nothing any more.
@@ -66,6 +67,7 @@ class Grant:
     client_id: str
     device_id: str
     refresh_token: str = field(repr=False)
+    jkt: str = ""
     granted_at_s: int = 0
     ends_at_s: int = 0
 
@@ -141,15 +143,17 @@ class Sessions:
         device_name: str,
         address: str = "",
         checks_device: bool = False,
+        jkt: str = "",
     ) -> Grant:
         """Log a customer in on a device; beyond `devices_max` a session ends, or none begins.
 
         Args:
             address: of the peer, "" when it is not known.
             checks_device: whether a device never seen before is one to be careful with.
+            jkt: thumbprint of the key that its tokens are bound to; "" for none.
 
         Raises:
-            Problem: `invalid-grant`: there are as many devices as there may be.
+            Problem: `device-limit-reached`.
         """
         now_ms = self._clock()
         session_id = new_id("ses_", now_ms)
@@ -170,6 +174,7 @@ class Sessions:
                 moment(now_ms),
                 address or None,
                 LEVEL_OTP,
+                jkt or None,
             )
             token = await self._add_token(connection, session_id, device_id, now_ms, now_ms)
             oldest = await connection.fetch(
@@ -179,8 +184,15 @@ class Sessions:
             ended += await self._end(connection, ids, now_ms, Ending("devices", user_id))
         self._presence.note(Sight(user_id, session_id, now_ms, address, device_id, LEVEL_OTP))
         await self._promise.tell(ended)
-        return self._grant(
-            session_id, user_id, client_id, device_id, token, granted_ms=now_ms, created_ms=now_ms
+        return Grant(
+            session_id,
+            user_id,
+            client_id,
+            device_id,
+            token,
+            jkt,
+            granted_at_s=now_ms // 1_000,
+            ends_at_s=self._ends_at_s(now_ms),
         )
 
     async def _create_make_room(
@@ -197,23 +209,11 @@ class Sessions:
         count: int = await connection.fetchval(store.COUNT_SESSIONS, user_id)
         if count >= self._settings.devices_max:
             detail = "Too many devices are logged in; log one of them out first."
-            raise Problem("invalid-grant", detail)
+            raise Problem("device-limit-reached", detail)
         return ended
 
-    def _grant(
-        self,
-        session_id: str,
-        user_id: str,
-        client_id: str,
-        device_id: str,
-        token: str,
-        *,
-        granted_ms: int,
-        created_ms: int,
-    ) -> Grant:
-        ends_at_s = created_ms // 1_000 + self._settings.session_lifetime_s
-        granted_at_s = granted_ms // 1_000
-        return Grant(session_id, user_id, client_id, device_id, token, granted_at_s, ends_at_s)
+    def _ends_at_s(self, created_ms: int) -> int:
+        return created_ms // 1_000 + self._settings.session_lifetime_s
 
     async def _add_token(
         self, connection: Any, session_id: str, device_id: str, now_ms: int, created_ms: int
@@ -240,17 +240,21 @@ class Sessions:
         *,
         device_id: str | None = None,
         client_id: str | None = None,
+        jkt: str = "",
         patience_s: float | None = None,
     ) -> Grant:
         """Use a refresh token and return its successor.
 
         Args:
             device_id, client_id: when given, they must be the session's.
+            jkt: thumbprint of the key that was proven, "" for none. A session that is bound is
+                renewed by its own key alone, and one that is not is bound from now on.
             patience_s: how long it may take to make sure that a session it ended is.
 
         Raises:
-            Problem: `invalid-grant`; the session may have been ended by it. `unavailable`: it was
-                ended, and that is not certain everywhere yet.
+            Problem: `invalid-grant`; the session may have been ended by it. `invalid-dpop-proof`:
+                a key must be proven. `unavailable`: it was ended, and that is not certain
+                everywhere yet.
         """
         token_hash = _hash(token)
         stolen: list[Entry] = []
@@ -265,25 +269,23 @@ class Sessions:
                 if self._refresh_is_stolen(row, device_id, now_ms):
                     ending = Ending("reuse", _ITSELF)
                     stolen = await self._end(connection, [row["session_id"]], now_ms, ending)
-                elif row["used_at"] is None:
-                    successor = await self._refresh_rotate(connection, row, token_hash, now_ms)
                 else:
-                    successor = self._vault.open(
-                        row["successor"], bound_to=successor_binding(token_hash)
-                    )
+                    await self._refresh_bind(connection, row, jkt)
+                    successor = await self._refresh_follow(connection, row, token_hash, now_ms)
         if has_ended:
             await self._promise.keep_all(patience_s)
         await self._promise.keep(stolen, patience_s)
         if row is None or not successor:
             raise _invalid_grant()
-        return self._grant(
+        return Grant(
             row["session_id"],
             row["user_id"],
             row["client_id"],
             row["device_id"],
             successor,
-            granted_ms=now_ms,
-            created_ms=millis(row["created_at"]),
+            jkt,
+            granted_at_s=now_ms // 1_000,
+            ends_at_s=self._ends_at_s(millis(row["created_at"])),
         )
 
     def _refresh_is_alive(self, row: asyncpg.Record, client_id: str | None, now_ms: int) -> bool:
@@ -298,9 +300,21 @@ class Sessions:
             return False
         return now_ms > millis(row["used_at"]) + self._settings.refresh_grace_s * 1_000
 
-    async def _refresh_rotate(
+    async def _refresh_bind(self, connection: Any, row: asyncpg.Record, jkt: str) -> None:
+        """Hold a session to its key (RFC 9449, 5), and bind one that has none yet."""
+        if not jkt and (row["jkt"] is not None or row["dpop"] == "required"):
+            raise Problem("invalid-dpop-proof", "Send a DPoP header: the token is bound to a key.")
+        if row["jkt"] is not None and row["jkt"] != jkt:
+            raise Problem("invalid-grant", "The refresh token is bound to another key.")
+        if jkt and row["jkt"] is None:
+            await connection.execute(store.BIND_SESSION, row["session_id"], jkt)
+
+    async def _refresh_follow(
         self, connection: Any, row: asyncpg.Record, token_hash: bytes, now_ms: int
     ) -> str:
+        """Return the token's successor: a new one, or the one it has already."""
+        if row["used_at"] is not None:
+            return self._vault.open(row["successor"], bound_to=successor_binding(token_hash))
         session_id = row["session_id"]
         successor = await self._add_token(
             connection, session_id, row["device_id"], now_ms, millis(row["created_at"])

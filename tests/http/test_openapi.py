@@ -108,6 +108,8 @@ OPERATIONS = {
     "POST /v1/payments/{id}/confirm",
     "GET /admin/v1/revocations/{seq}",
     "POST /admin/v1/revocations",
+    "GET /admin/v1/sessions",
+    "DELETE /admin/v1/sessions/{id}",
     "GET /admin/v1/reviews",
     "GET /admin/v1/reviews/{id}",
     "POST /admin/v1/reviews/{id}/proposals",

@@ -37,6 +37,8 @@ from gateway.identity.revocation_routes import OperatorRevocations
 from gateway.identity.revocation_routes import routes as revocation_routes
 from gateway.identity.routes import routes as identity_routes
 from gateway.identity.service import IdentityService
+from gateway.identity.session_routes import Oversight
+from gateway.identity.session_routes import routes as session_routes
 from gateway.identity.sessions import Sessions
 from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
@@ -326,12 +328,16 @@ async def running_worker(
         operators = OperatorRevocations(
             pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
         )
+        oversight = Oversight(
+            pool=pool, sessions=sessions, presence=presence, promise=promise, clock=clock
+        )
         gate = Gate(feed=feed, core=core, presence=presence)
         table = RouteTable(
             gate.guard(
                 [
                     *identity_routes(identity=service, cursors=cursors),
                     *revocation_routes(operators),
+                    *session_routes(oversight, cursors),
                     *card_routes(cards=cards, cursors=cursors),
                 ]
             )

@@ -107,7 +107,8 @@ ADVICE: dict[str, str] = {
     "precondition-required": "Read it first, and send its `ETag` as `If-Match`: so that no change "
     "of another is overwritten unseen.",
     "precondition-failed": "Read it again, decide again, and send its new `ETag`.",
-    "proposal-stale": "Propose again: the rules have moved since this was proposed.",
+    "proposal-stale": "Read what it is about and propose again: that has changed since, or the "
+    "proposal has waited for too long.",
     "simulation-running": "Wait until the simulation that is running has ended, or cancel it.",
     "invalid-state": "Read the payment: it has moved on, and its state does not permit this "
     "any more.",

@@ -20,10 +20,9 @@ from gateway.app.rooms import (
 )
 from gateway.core import check_version
 from gateway.identity.messages import routes as sandbox_routes
-from gateway.identity.peers import PeerFront
 from gateway.kernel.http.admission import Door, DoorPolicy, Priority
+from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.routes import RouteTable
-from gateway.kernel.http.server import HttpFront
 from gateway.kernel.http.system import Check
 from gateway.kernel.http.system import routes as system_routes
 from gateway.kernel.lease import Lease
@@ -124,7 +123,7 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             checks=_checks(ground, payments.connectors),
         )
         table = RouteTable(identity.gate.guard(hold_to_limits(ground, identity, routes, stack)))
-        yield PeerFront(
+        yield HttpFront(
             table,
             ground.core,
             ground.clock,

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 from gateway.core import Core, Refusal
-from gateway.identity.peers import peer
 from gateway.identity.presence import Presence
 from gateway.identity.revocation import RevocationFeed
 from gateway.kernel.http.messages import Request, Response, Stream
+from gateway.kernel.http.peers import peer
 from gateway.kernel.http.problems import RefusedByCore
 from gateway.kernel.http.routes import Handler, Route
 

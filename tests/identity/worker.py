@@ -29,7 +29,6 @@ from gateway.identity.gate import Gate
 from gateway.identity.keys import SigningKeys
 from gateway.identity.messenger import RedisMessenger
 from gateway.identity.model import GRANT_OTP
-from gateway.identity.peers import PeerFront
 from gateway.identity.presence import Presence
 from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
@@ -45,6 +44,7 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.kernel.db import pool as pools
 from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.routes import RouteTable
 from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
@@ -342,7 +342,7 @@ async def running_worker(
                 ]
             )
         )
-        front = PeerFront(table, core, clock, metrics, body_bytes_max=65_536, in_flight_max=1_000)
+        front = HttpFront(table, core, clock, metrics, body_bytes_max=65_536, in_flight_max=1_000)
         runner = web.ServerRunner(make_server(front))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

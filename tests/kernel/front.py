@@ -20,10 +20,11 @@ from gateway.core import Core
 from gateway.kernel.clock import system_clock
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http import system
+from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import body_as, form_as, query_as
 from gateway.kernel.http.routes import Route, RouteTable
-from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
 from tests.cores import rules_of
 

@@ -12,10 +12,11 @@ from aiohttp import web
 
 from gateway.kernel.clock import system_clock
 from gateway.kernel.http.admission import Door, DoorPolicy, Priority
+from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.glance import Glance, glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.routes import Route, RouteTable
-from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.http.server import make_server
 from gateway.kernel.http.shed import RETRY_AFTER_S
 from gateway.kernel.metrics import Metrics
 from tests.house import until

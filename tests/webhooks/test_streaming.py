@@ -18,9 +18,10 @@ from gateway.core import Core
 from gateway.kernel.clock import system_clock
 from gateway.kernel.http import server
 from gateway.kernel.http.cursors import Cursors
+from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.messages import Request, Stream
 from gateway.kernel.http.routes import Route, RouteTable
-from gateway.kernel.http.server import HttpFront, make_server
+from gateway.kernel.http.server import make_server
 from gateway.kernel.metrics import Metrics
 from gateway.webhooks.feed import Feed, Listener, Told
 from gateway.webhooks.routes import routes

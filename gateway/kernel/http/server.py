@@ -1,351 +1,113 @@
-"""The HTTP front: one low-level aiohttp handler, no middleware.
+"""The server: aiohttp's, whose connections look at what comes before its parser does.
 
-Takes bytes, finds the route, hands the handler a `Request`, writes its `Response`. Every error,
-the framework's own included, leaves as `application/problem+json`. Whom the door turns away is
-answered before anything is read or parsed, where the bytes allow it.
+While the door is pressed, whoever is turned away is answered from the first bytes. A plain request
+of a hot route (`plain`) is answered without aiohttp; everything else goes through its parser, over
+the same port and the same connection.
 """
 
 import asyncio
-import re
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
-import redis.exceptions
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from gateway.core import Core, Refusal
-from gateway.kernel.clock import Clock, system_clock
-from gateway.kernel.db.pool import CONNECTION_LOST
-from gateway.kernel.errors import Unavailable
-from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority, Ticket
-from gateway.kernel.http.glance import Glance, glance
-from gateway.kernel.http.messages import Request, Response, Stream
-from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
-from gateway.kernel.http.routes import Found, RouteTable
-from gateway.kernel.http.shed import ShedAnswer
-from gateway.kernel.ids import new_id
-from gateway.kernel.metrics import Metrics
+from gateway.kernel.http.admission import Ticket
+from gateway.kernel.http.front import HttpFront
+from gateway.kernel.http.glance import glance
+from gateway.kernel.http.plain import Plain, Told, read_plain
+from gateway.kernel.http.problems import Problem
+from gateway.kernel.http.routes import Route
 
 log = structlog.get_logger("http")
 
-_AWAY = (Unavailable, *CONNECTION_LOST, redis.exceptions.RedisError)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
-_ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
-# A body of at most 64 KiB arrives in far less; one that does not holds a place in flight.
-BODY_TIMEOUT_S = 20.0
-# How long a report waits for the ones before it.
-REPORT_WAIT_S = 1.0
-# A client that takes nothing of a stream for so long is taken to be gone.
-STREAM_WRITE_TIMEOUT_S = 20.0
 # They must differ: see `_Connection.handle_error`.
 _LINE_BYTES_MAX = 8190
 _HEADER_BYTES_MAX = 8192
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    # Instead of the library and its version.
-    "Server": "oqim",
-}
 _READ_ERRORS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload-too-large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "uri-too-long",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "header-too-large",
     HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
 }
-
-
-class HttpFront:
-    """Dispatches requests to routes.
-
-    Args:
-        table: every route of the process.
-        core: authorizes routes that are not hot.
-        body_bytes_max: bodies over it are refused, as far as possible before they are read.
-        door: decides who comes in; by default one that lets `in_flight_max` in.
-        reports_at_once: reports that are made at the same time, so that what holds the database
-            for long leaves it to others; more wait their turn for a second.
-        body_timeout_s: a body that has not arrived by then is answered 408.
-    """
-
-    def __init__(
-        self,
-        table: RouteTable,
-        core: Core,
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        body_bytes_max: int,
-        in_flight_max: int = 4_096,
-        door: Door | None = None,
-        reports_at_once: int = 2,
-        body_timeout_s: float = BODY_TIMEOUT_S,
-    ) -> None:
-        self._table = table
-        self._core = core
-        self._clock = clock
-        self._metrics = metrics
-        self._body_bytes_max = body_bytes_max
-        self.door = door or Door(DoorPolicy(in_flight_max=in_flight_max))
-        self.shed_answer = ShedAnswer(_HEADERS)
-        self._reports = asyncio.Semaphore(reports_at_once)
-        self._body_timeout_s = body_timeout_s
-        # The connections that carry streams.
-        self._streaming: set[asyncio.Task[Any]] = set()
-        self._is_stopping = False
-
-    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer one aiohttp request."""
-        connection = http.protocol
-        ticket = connection.take_ticket() if isinstance(connection, _Connection) else None
-        request_id = http.headers.get("X-Request-Id", "")
-        if not _REQUEST_ID.match(request_id):
-            request_id = new_id("req_", self._clock())
-        found = self._table.find(http.method, http.path)
-        route_name, priority = "none", Priority.READ
-        if isinstance(found, Found):
-            route_name, priority = found.route.path, found.route.priority
-        if ticket is None:
-            if not self.door.admits(priority):
-                return _aiohttp_response(self.shed_answer.response(request_id), request_id)
-            ticket = self.door.enter(priority)
-        ticket.task = asyncio.current_task()
-        CURRENT.set(ticket)
-        response: Response | Stream
-        try:
-            if priority is Priority.REPORT:
-                async with self._turn():
-                    response = await self._answer(http, _routed(found), request_id)
-            else:
-                response = await self._answer(http, _routed(found), request_id)
-        except Problem as problem:
-            response = problem.response(request_id)
-        except RefusedByCore as refused:
-            response = response_of(refused, request_id)
-        except web.HTTPRequestEntityTooLarge:
-            response = self._too_large().response(request_id)
-        except _AWAY as error:
-            log.warning("something needed is away", route=route_name, error=repr(error))
-            detail = "Something the gateway needs is away; try again with the same key."
-            response = Problem("unavailable", detail).response(request_id)
-        except Exception:
-            log.exception("a handler failed", route=route_name, request_id=request_id)
-            detail = "The gateway has a fault; it has been recorded under the request's id."
-            response = Problem("internal-error", detail).response(request_id)
-        finally:
-            spent_s = ticket.close()
-        status = HTTPStatus.OK if isinstance(response, Stream) else response.status
-        self._metrics.observe_request(http.method, route_name, status, spent_s)
-        if isinstance(response, Stream):
-            return await self._stream(http, response, request_id)
-        return _aiohttp_response(response, request_id)
-
-    async def _stream(
-        self, http: web.BaseRequest, stream: Stream, request_id: str
-    ) -> web.StreamResponse:
-        """Write a stream's chunks until it ends, its client goes away, or the process stops."""
-        headers = _headers(stream.content_type, request_id)
-        # A proxy that gathers what it passes on would keep it from the client.
-        headers["X-Accel-Buffering"] = "no"
-        answer = web.StreamResponse(headers=headers)
-        answer.force_close()
-        task = asyncio.current_task()
-        assert task is not None, "a request is handled in a task"
-        self._streaming.add(task)
-        try:
-            await answer.prepare(http)
-            async with aclosing(stream.chunks) as chunks:
-                async for chunk in chunks:
-                    async with asyncio.timeout(STREAM_WRITE_TIMEOUT_S):
-                        await answer.write(chunk)
-            await answer.write_eof()
-        except asyncio.CancelledError:
-            if not self._is_stopping:
-                raise
-            task.uncancel()
-            await answer.write_eof()
-        except Exception as error:
-            # The answer was begun and cannot become a problem: it breaks off, and the client asks
-            # again. One that went away or does not read is no fault of ours.
-            if not isinstance(error, (ConnectionError, TimeoutError, *_AWAY)):
-                log.exception("a stream failed", request_id=request_id)
-            if http.transport is not None:
-                http.transport.abort()
-        finally:
-            self._streaming.discard(task)
-            stream.on_end()
-        return answer
-
-    def end_streams(self) -> None:
-        """End every stream, so that a process that stops need not wait for them."""
-        self._is_stopping = True
-        for task in self._streaming:
-            task.cancel()
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Make a report when its turn comes; turn it away when it does not come soon."""
-        try:
-            async with asyncio.timeout(REPORT_WAIT_S):
-                await self._reports.acquire()
-        except TimeoutError:
-            self.door.shed[Priority.REPORT] += 1
-            raise Problem("overloaded", "Too many reports are being made.") from None
-        try:
-            yield
-        finally:
-            self._reports.release()
-
-    def priority_of(self, seen: Glance) -> Priority | None:
-        """What a request that was only glanced at is for; None when there is no such route."""
-        found = self._table.find(seen.method, seen.path)
-        return found.route.priority if isinstance(found, Found) else None
-
-    def new_request_id(self) -> bytes:
-        return new_id("req_", self._clock()).encode()
-
-    async def _answer(
-        self, http: web.BaseRequest, found: Found, request_id: str
-    ) -> Response | Stream:
-        route = found.route
-        if "\x00" in http.path:
-            raise Problem("invalid-request", "The path holds a NUL.")
-        _check_accept(http, route.media_type)
-        query = http.query_string
-        if query and route.query is None:
-            raise Problem("invalid-query", "This route takes no query parameters.")
-        body = b""
-        if http.body_exists:
-            self._check_before_reading(http)
-            body = await self._read(http)
-            if len(body) > self._body_bytes_max:
-                raise self._too_large()
-        request = Request(
-            method=http.method,
-            path=http.path,
-            raw_headers=http.raw_headers,
-            query=query,
-            body=body,
-            request_id=request_id,
-            received_at_ms=self._clock(),
-            params=found.params,
-        )
-        request.deadline_ms = _deadline_of(request)
-        if route.is_hot or route.scope is None:
-            return await route.handler(request)
-        claims = self._core.authorize(request.raw_headers, route.scope, request.received_at_ms)
-        if isinstance(claims, Refusal):
-            raise RefusedByCore(claims)
-        request.claims = claims
-        return await route.handler(request)
-
-    async def _read(self, http: web.BaseRequest) -> bytes:
-        # Most bodies have come with their head: those need no timer.
-        if http.content.is_eof():
-            return await http.read()
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                return await http.read()
-        except TimeoutError:
-            raise Problem("request-timeout", "The body did not arrive in time.") from None
-
-    def _check_before_reading(self, http: web.BaseRequest) -> None:
-        if "Content-Encoding" in http.headers:
-            detail = "Send the body without Content-Encoding."
-            raise Problem("unsupported-content-encoding", detail)
-        length = http.content_length
-        if length is not None and length > self._body_bytes_max:
-            raise self._too_large()
-
-    def _too_large(self) -> Problem:
-        detail = f"The body may have {self._body_bytes_max} bytes at most."
-        return Problem("payload-too-large", detail)
-
-
-def _check_accept(http: web.BaseRequest, media_type: str) -> None:
-    accept = http.headers.get("Accept")
-    if accept is None or "*/*" in accept:
-        return
-    offered = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-    family = media_type.split("/", maxsplit=1)[0] + "/*"
-    if not any(part in _ACCEPTED or part in (media_type, family) for part in offered):
-        raise Problem("not-acceptable", f"Send Accept: {media_type}, or none.")
-
-
-def _deadline_of(request: Request) -> int | None:
-    text = request.header("deadline-ms")
-    if text is None:
-        return None
-    if text == "0":
-        raise Problem("deadline-exceeded", "The deadline passed before the request came.")
-    if not _DEADLINE.match(text):
-        raise Problem("invalid-deadline", "Send a positive number of milliseconds.")
-    return int(text)
-
-
-def _routed(found: Found | list[str] | None) -> Found:
-    if isinstance(found, Found):
-        return found
-    if found is None:
-        raise Problem("not-found", "There is no such path.")
-    raise Problem(
-        "method-not-allowed",
-        "This path does not answer this method.",
-        headers=(("Allow", ", ".join(found)),),
-    )
-
-
-def _headers(content_type: str, request_id: str) -> dict[str, str]:
-    return {"Content-Type": content_type, "X-Request-Id": request_id, **_HEADERS}
-
-
-def _aiohttp_response(response: Response, request_id: str) -> web.Response:
-    headers = _headers(response.content_type, request_id)
-    headers.update(response.headers)
-    answer = web.Response(status=response.status, body=response.body, headers=headers)
-    if response.status == HTTPStatus.REQUEST_TIMEOUT:
-        # What is still to come of the request would be read as the next one.
-        answer.force_close()
-    return answer
+# How long the rest of a plain request is waited for before a parser, which has time-outs of its
+# own, takes over; and in how many pieces it may come.
+PIECES_WAIT_S = 1.0
+PIECES_MAX = 8
+# What may come of the next requests while one is answered; the rest waits in the socket.
+_HELD_BYTES_MAX = 65_536
+# Longer than any request is answered for.
+_WHILE_ANSWERING_S = 3_600.0
+_KEEP_ALIVE_S = 75.0
+# The first lines of hot routes are shorter.
+_FIRST_LINE_BYTES_MAX = 128
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection: its own errors are problems, and what the door turns away while it is
-    pressed never reaches its parser.
+    """aiohttp's connection, whose own errors are problems.
+
+    One request is answered at a time, by this class or by aiohttp; what comes meanwhile is held
+    back from the one that does not answer.
     """
 
-    __slots__ = ("_answered", "_front", "_is_between", "_ticket")
+    __slots__ = (
+        "_answered",
+        "_answering",
+        "_front",
+        "_held",
+        "_is_between",
+        "_is_holding",
+        "_is_to_close",
+        "_pieces",
+        "_pieces_timer",
+        "_ticket",
+    )
 
     def __init__(self, front: HttpFront, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._front = front
         # The parser's buffer is empty: what comes next is the start of a request.
         self._is_between = True
-        # Requests whose answers were handed to the socket, of `_request_count`.
+        # Requests of aiohttp's whose answers were handed to the socket, of `_request_count`.
         self._answered = 0
         # Of a request that was let in by its first bytes, and is not looked at yet.
         self._ticket: Ticket | None = None
+        # The beginning of a plain request.
+        self._pieces: list[bytes] = []
+        self._pieces_timer: asyncio.TimerHandle | None = None
+        # What answers a plain request, and what came meanwhile.
+        self._answering: asyncio.Task[None] | None = None
+        self._held: list[bytes] = []
+        self._is_holding = False
+        self._is_to_close = False
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; while the door is pressed, look at them first."""
+        """Take bytes: answer a plain request, turn one away, or leave them to the parser."""
         if not data:
             # Nothing came: the parser is asked for what it has kept.
             super().data_received(data)
-            return
-        if not self._front.door.is_pressed:
+        elif self._answering is not None:
+            self._hold(data)
+        elif not (self._is_between and self._is_idle()):
             self._is_between = False
+            data = self._joined(data)
+            self._pieces.clear()
             super().data_received(data)
-            return
-        seen = glance(data) if self._is_idle() else None
-        if seen is not None and self._is_between:
+        else:
+            data = self._joined(data)
+            if not self._is_taken(data):
+                self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Leave bytes to the parser, unless the door turns their request away."""
+        self._pieces.clear()
+        seen = glance(data)
+        if seen is not None and self._front.door.is_pressed:
             door, priority = self._front.door, self._front.priority_of(seen)
             if priority is not None:
                 if not door.admits(priority):
-                    self._turn_away(seen)
+                    self._turn_away(seen.request_id or self._front.request_id_of("").encode())
                     return
                 self._give_up_ticket()
                 self._ticket = door.enter(priority)
@@ -365,11 +127,109 @@ class _Connection(web.RequestHandler):
             and not (self._force_close or self._close)
         )
 
-    def _turn_away(self, seen: Glance) -> None:
+    def _turn_away(self, request_id: bytes) -> None:
         assert self.transport is not None, "it has just received something"
-        front = self._front
-        self.transport.write(front.shed_answer.raw(seen.request_id or front.new_request_id()))
+        self.transport.write(self._front.shed_answer.raw(request_id))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    # Plain requests.
+
+    def _is_taken(self, data: bytes) -> bool:
+        """Take a plain request of a hot route, whole or its beginning; False leaves all of it."""
+        front = self._front
+        line_ends_at = data.find(b"\r\n", 0, _FIRST_LINE_BYTES_MAX)
+        route = front.plain_routes.get(data[:line_ends_at]) if line_ends_at > 0 else None
+        if route is None:
+            return False
+        plain = read_plain(data, line_ends_at, front.body_bytes_max)
+        if plain is Told.UNFINISHED:
+            return self._wait_for_more(data)
+        if not isinstance(plain, Plain):
+            return False
+        self._pieces.clear()
+        if front.door.admits(route.priority):
+            self._next_keepalive_close_time = self._loop.time() + _WHILE_ANSWERING_S
+            ticket = front.door.enter(route.priority)
+            self._answering = self._loop.create_task(self._answer(route, ticket, plain))
+        else:
+            given = plain.named.get(b"x-request-id", b"").decode()
+            self._turn_away(front.request_id_of(given).encode())
+        return True
+
+    async def _answer(self, route: Route, ticket: Ticket, plain: Plain) -> None:
+        peer = self.peername
+        address = str(peer[0]) if isinstance(peer, tuple) else peer or ""
+        try:
+            answer = await self._front.handle_plain(route, ticket, plain, address)
+            if self.transport is not None:
+                self.transport.write(answer)
+        except BaseException as error:
+            # Without an answer the next one would be taken for it.
+            self.force_close()
+            if not isinstance(error, Exception):
+                raise
+            log.exception("a plain request was not answered")
+        finally:
+            self._answering = None
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._is_to_close:
+            super().close()
+        held, self._held = b"".join(self._held), []
+        if self._is_holding:
+            self._is_holding = False
+            if self.transport is not None:
+                self.transport.resume_reading()
+        if held:
+            self.data_received(held)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what came while a plain request is answered."""
+        self._held.append(data)
+        if not self._is_holding and sum(map(len, self._held)) > _HELD_BYTES_MAX:
+            self._is_holding = True
+            if self.transport is not None:
+                self.transport.pause_reading()
+
+    def _wait_for_more(self, data: bytes) -> bool:
+        """Keep the beginning of a plain request; False when it has come in too many pieces."""
+        if len(self._pieces) >= PIECES_MAX:
+            return False
+        # One text of everything so far, and a mark for each piece that it came in.
+        self._pieces = [data, *([b""] * len(self._pieces))]
+        if self._pieces_timer is None:
+            self._pieces_timer = self._loop.call_later(PIECES_WAIT_S, self._leave_pieces)
+        return True
+
+    def _joined(self, data: bytes) -> bytes:
+        """Return what came, after the pieces that came before."""
+        return b"".join(self._pieces) + data if self._pieces else data
+
+    def _leave_pieces(self) -> None:
+        """Leave a request whose end does not come to the parser, and to its time-outs."""
+        self._pieces_timer = None
+        if self._pieces and self._answering is None:
+            data = self._joined(b"")
+            self._pieces.clear()
+            self._is_between = False
+            super().data_received(data)
+
+    def close(self) -> None:
+        """Close once what is being answered is answered."""
+        if self._answering is not None:
+            self._is_to_close = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # its name
+        """Wait for what is being answered, then close."""
+        if self._answering is not None:
+            self._is_to_close = True
+            _, late = await asyncio.wait({self._answering}, timeout=timeout)
+            for task in late:
+                task.cancel()
+        await super().shutdown(timeout)
+
+    # aiohttp's requests.
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -391,6 +251,8 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._give_up_ticket()
+        if self._pieces_timer is not None:
+            self._pieces_timer.cancel()
         super().connection_lost(exc)
 
     def handle_error(
@@ -410,8 +272,8 @@ class _Connection(web.RequestHandler):
             slug = "internal-error"
             log.error("the server failed", exc_info=exc)
         problem = Problem(slug, "The request could not be read as HTTP/1.1.")
-        request_id = new_id("req_", system_clock())
-        answer = _aiohttp_response(problem.response(request_id), request_id)
+        request_id = self._front.request_id_of("")
+        answer = self._front.aiohttp_response(problem.response(request_id), request_id)
         answer.force_close()
         return answer
 
@@ -420,8 +282,13 @@ class HttpServer(web.Server):
     """aiohttp's low-level server over an `HttpFront`."""
 
     def __init__(self, front: HttpFront, **settings: Any) -> None:
-        super().__init__(front.handle, **settings)
+        super().__init__(self._handle, **settings)
         self._front = front
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        connection = http.protocol
+        assert isinstance(connection, _Connection), "this server makes all of its connections"
+        return await self._front.handle(http, connection.take_ticket())
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self._front, self, loop=self._loop, **self._kwargs)
@@ -432,7 +299,7 @@ def make_server(front: HttpFront) -> HttpServer:
     return HttpServer(
         front,
         access_log=None,
-        keepalive_timeout=75.0,
+        keepalive_timeout=_KEEP_ALIVE_S,
         auto_decompress=False,
         max_line_size=_LINE_BYTES_MAX,
         max_field_size=_HEADER_BYTES_MAX,

@@ -22,6 +22,12 @@ class SettingsError(Exception):
     """A setting that cannot be used; the text names the file or variable and what to do."""
 
 
+Origin = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(https://[a-z0-9.-]+|http://(localhost|127\.0\.0\.1))(:[0-9]{1,5})?$"),
+]
+
+
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
@@ -31,6 +37,16 @@ class Http(_Section, frozen=True):
     port: int
     body_bytes_max: int
     in_flight_max: int
+    connections_max: Annotated[int, msgspec.Meta(ge=1)]
+    head_timeout_s: Annotated[float, msgspec.Meta(gt=0.0)]
+    body_timeout_s: Annotated[float, msgspec.Meta(gt=0.0)]
+    idle_timeout_s: Annotated[float, msgspec.Meta(gt=0.0)]
+    cors_origins: list[Origin]
+    tls_certificate: str
+    tls_key: str
+    tls_client_ca: str
+    base_urls: list[str]
+    is_plain: bool
 
 
 class Admission(_Section, frozen=True):
@@ -83,6 +99,10 @@ class Identity(_Section, frozen=True):
     code_sends_max: Annotated[int, msgspec.Meta(ge=1)]
     new_user_tier: str
     mobile_scopes: list[str]
+    mobile_dpop: Literal["off", "optional", "required"]
+    dpop_proof_age_s: Annotated[int, msgspec.Meta(ge=1, le=300)]
+    dpop_nonce_required: bool
+    signing_key_life_s: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Cards(_Section, frozen=True):
@@ -218,6 +238,7 @@ def load(environment: Mapping[str, str] = os.environ, *, is_sandbox: bool = Fals
     tables = _read(folder / "settings.toml")
     data_dir = Path(environment.get("OQIM_DATA_DIR", "var")).resolve()
     _override(tables, environment, data_dir)
+    _address(tables, is_sandbox=is_sandbox)
     try:
         file = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
@@ -269,6 +290,18 @@ def _override(tables: dict[str, Any], environment: Mapping[str, str], data_dir: 
     elif not vault.get("kek_shares"):
         # A sandbox's own, so that its commands need not be told.
         vault["kek_shares"] = sorted(str(one) for one in data_dir.glob("kek-*.share"))
+
+
+def _address(tables: dict[str, Any], *, is_sandbox: bool) -> None:
+    """Say where clients reach this server, where the file does not."""
+    http = tables.get("http", {})
+    if http.get("base_urls"):
+        http["base_urls"] = [str(one).rstrip("/") for one in http["base_urls"]]
+    elif is_sandbox:
+        hosts = dict.fromkeys((http.get("host"), "localhost"))
+        http["base_urls"] = [f"http://{host}:{http['port']}" for host in hosts]
+    else:
+        http["base_urls"] = [str(tables.get("identity", {}).get("issuer", "")).rstrip("/")]
 
 
 def _connector_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from gateway.app.ground import Ground
 from gateway.app.identity import IdentityRoom
-from gateway.identity.peers import peer
+from gateway.kernel.http.peers import peer
 from gateway.kernel.http.routes import Route
 from gateway.quotas.exchange import Exchange
 from gateway.quotas.guard import Guard

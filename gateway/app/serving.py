@@ -4,14 +4,18 @@ import asyncio
 import gc
 import signal
 import socket
+import ssl
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from gateway.app.worker import gateway
-from gateway.kernel.http.server import make_server
+from gateway.kernel.http.server import ConnectionLimits, HttpServer, make_server
+from gateway.kernel.http.tls import TlsError, TlsFiles, open_context, reload
+from gateway.kernel.metrics import Metrics
 from gateway.kernel.secrets import Keys
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 
 log = structlog.get_logger("app")
 DRAIN_TIMEOUT_S = 25.0
@@ -28,18 +32,66 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _tls_files(settings: Settings) -> TlsFiles | None:
+    http = settings.http
+    if not http.tls_certificate:
+        return None
+    client_ca = Path(http.tls_client_ca) if http.tls_client_ca else None
+    return TlsFiles(Path(http.tls_certificate), Path(http.tls_key), client_ca)
+
+
+def _open_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the context of the port, which takes a renewed certificate at SIGHUP."""
+    files = _tls_files(settings)
+    if files is None:
+        return None
+    try:
+        context = open_context(files)
+    except TlsError as error:
+        raise SettingsError(str(error)) from None
+
+    def renew() -> None:
+        try:
+            reload(context, files)
+        except TlsError as error:
+            log.error("the certificate was not renewed", reason=str(error))
+        else:
+            log.info("the certificate was renewed")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew)
+    return context
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    http = settings.http
+    return ConnectionLimits(
+        connections_max=http.connections_max,
+        head_timeout_s=http.head_timeout_s,
+        idle_timeout_s=http.idle_timeout_s,
+    )
+
+
+def _expose(metrics: Metrics, server: HttpServer) -> None:
+    metrics.gauge("connections", "Open connections.", lambda: float(server.connections_count))
+    metrics.gauge(
+        "connections_refused", "Connections too many.", lambda: float(server.refused_count)
+    )
+
+
 async def serve(settings: Settings, keys: Keys, *, ready: asyncio.Event | None = None) -> None:
     """Run one worker until SIGTERM or SIGINT, then finish what is in flight within 25 s."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    tls = _open_tls(settings)
     async with gateway(settings, keys) as front:
-        runner = web.ServerRunner(make_server(front), shutdown_timeout=DRAIN_TIMEOUT_S)
+        server = make_server(front, _connection_limits(settings))
+        _expose(front.metrics, server)
+        runner = web.ServerRunner(server, shutdown_timeout=DRAIN_TIMEOUT_S)
         await runner.setup()
-        site = web.SockSite(
-            runner, listening_socket(settings.http.host, settings.http.port), backlog=4096
-        )
+        listening = listening_socket(settings.http.host, settings.http.port)
+        site = web.SockSite(runner, listening, ssl_context=tls, backlog=4096)
         await site.start()
         # What is alive now stays alive: the collector need not look at it again. What comes dies
         # young and without cycles: looking seldom costs nothing.

@@ -21,6 +21,7 @@ from gateway.app.rooms import (
 from gateway.core import check_version
 from gateway.identity.messages import routes as sandbox_routes
 from gateway.kernel.http.admission import Door, DoorPolicy, Priority
+from gateway.kernel.http.edge import Edge
 from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.routes import RouteTable
 from gateway.kernel.http.system import Check
@@ -129,6 +130,11 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
             ground.clock,
             ground.metrics,
             body_bytes_max=settings.http.body_bytes_max,
+            is_plain=settings.http.is_plain,
             door=_open_door(settings, ground.metrics, stack),
             reports_at_once=settings.admission.reports_at_once,
+            body_timeout_s=settings.http.body_timeout_s,
+            edge=Edge(
+                is_tls=bool(settings.http.tls_certificate), origins=settings.http.cors_origins
+            ),
         )

@@ -8,7 +8,7 @@ answered alike.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +22,7 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority, Ticket
+from gateway.kernel.http.edge import NOT_SHARED, Edge, Shared
 from gateway.kernel.http.glance import Glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.peers import met
@@ -44,12 +45,6 @@ BODY_TIMEOUT_S = 20.0
 REPORT_WAIT_S = 1.0
 # A client that takes nothing of a stream for so long is taken to be gone.
 STREAM_WRITE_TIMEOUT_S = 20.0
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    # Instead of the library and its version.
-    "Server": "oqim",
-}
 
 
 class HttpFront:
@@ -63,6 +58,8 @@ class HttpFront:
         reports_at_once: reports that are made at the same time, so that what holds the database
             for long leaves it to others; more wait their turn for a second.
         body_timeout_s: a body that has not arrived by then is answered 408.
+        is_plain: whether plain requests of hot routes are answered without a parser.
+        edge: what answers carry for browsers, and which pages may ask.
     """
 
     def __init__(
@@ -77,21 +74,20 @@ class HttpFront:
         door: Door | None = None,
         reports_at_once: int = 2,
         body_timeout_s: float = BODY_TIMEOUT_S,
+        is_plain: bool = True,
+        edge: Edge | None = None,
     ) -> None:
         self._table = table
         self._core = core
         self._clock = clock
-        self._metrics = metrics
+        self.metrics = metrics
         self.body_bytes_max = body_bytes_max
-        # Requests that may be answered without a parser, by their first lines.
-        self.plain_routes = {
-            f"{route.method} {route.path} HTTP/1.1".encode(): route
-            for route in table.routes
-            if route.is_hot and "{" not in route.path
-        }
+        # Those whose plain requests are answered without a parser, by their first lines.
+        self.plain_routes = first_lines([one for one in table.routes if is_plain and one.is_hot])
         self._raw = RawAnswers()
         self.door = door or Door(DoorPolicy(in_flight_max=in_flight_max))
-        self.shed_answer = ShedAnswer(_HEADERS)
+        self._edge = edge or Edge()
+        self.shed_answer = ShedAnswer(self._edge.headers)
         self._reports = asyncio.Semaphore(reports_at_once)
         self._body_timeout_s = body_timeout_s
         # The connections that carry streams.
@@ -114,17 +110,26 @@ class HttpFront:
                 return self.aiohttp_response(self.shed_answer.response(request_id), request_id)
             ticket = self.door.enter(priority)
 
+        # What lets a page of another origin read the answer.
+        shared = NOT_SHARED
+
         async def answered() -> Response | Stream:
+            nonlocal shared
+            origin = http.headers.get("Origin")
+            if origin is not None:
+                if _is_preflight(http):
+                    return self._preflight(origin, found)
+                shared = self._edge.admit(http.method, origin, http.headers.get("Host"))
             known = _routed(found)
             return await self._serve(known.route, await self._read(http, known, request_id))
 
         response = await self.answer(route, ticket, request_id, http.method, answered)
         if isinstance(response, Stream):
-            return await self._stream(http, response, request_id)
-        return self.aiohttp_response(response, request_id)
+            return await self._stream(http, response, request_id, shared)
+        return self.aiohttp_response(response, request_id, shared)
 
     async def handle_plain(self, route: Route, ticket: Ticket, plain: Plain, peer: str) -> bytes:
-        """Answer one plain request of a hot route; returns the answer's bytes.
+        """Answer one plain request; returns the answer's bytes.
 
         What its head says was looked at where it was read: there is nothing more to refuse in it
         than its deadline.
@@ -145,7 +150,7 @@ class HttpFront:
             )
             if b"deadline-ms" in plain.named:
                 request.deadline_ms = _deadline_of(request)
-            return await route.handler(request)
+            return await self._serve(route, request)
 
         response = await self.answer(route, ticket, request_id, route.method, answered)
         assert isinstance(response, Response), "a hot route's answer has an end"
@@ -196,14 +201,15 @@ class HttpFront:
         finally:
             spent_s = ticket.close()
         status = HTTPStatus.OK if isinstance(response, Stream) else response.status
-        self._metrics.observe_request(method, name, status, spent_s)
+        self.metrics.observe_request(method, name, status, spent_s)
         return response
 
     async def _stream(
-        self, http: web.BaseRequest, stream: Stream, request_id: str
+        self, http: web.BaseRequest, stream: Stream, request_id: str, shared: Shared
     ) -> web.StreamResponse:
         """Write a stream's chunks until it ends, its client goes away, or the process stops."""
         headers = self._headers_of(stream, request_id)
+        headers.update(shared)
         # A proxy that gathers what it passes on would keep it from the client.
         headers["X-Accel-Buffering"] = "no"
         answer = web.StreamResponse(headers=headers)
@@ -265,11 +271,34 @@ class HttpFront:
         return given if _REQUEST_ID.match(given) else new_id("req_", self._clock())
 
     def _headers_of(self, answer: Response | Stream, request_id: str) -> dict[str, str]:
-        return {"Content-Type": answer.content_type, "X-Request-Id": request_id, **_HEADERS}
+        return {
+            "Content-Type": answer.content_type,
+            "X-Request-Id": request_id,
+        } | self._edge.headers
 
-    def aiohttp_response(self, response: Response, request_id: str) -> web.Response:
-        """Return an answer as aiohttp writes it."""
+    def _preflight(self, origin: str, found: Found | list[str] | None) -> Response:
+        # OPTIONS is no route: what is found names the methods that are.
+        if not isinstance(found, list):
+            raise Problem("not-found", "There is no such path.")
+        return Response(HTTPStatus.NO_CONTENT, b"", self._edge.preflight(origin, found))
+
+    def last_words(self, problem: Problem) -> bytes:
+        """Return an answer, as bytes, after which the connection is closed."""
+        request_id = self.request_id_of("")
+        response = problem.response(request_id)
+        headers = self._headers_of(response, request_id) | dict(response.headers)
+        return self._raw.raw(response, headers | {"Connection": "close"}, self._clock() // 1_000)
+
+    def aiohttp_response(
+        self, response: Response, request_id: str, shared: Shared = NOT_SHARED
+    ) -> web.Response:
+        """Return an answer as aiohttp writes it.
+
+        Args:
+            shared: what lets a page of another origin read it.
+        """
         headers = self._headers_of(response, request_id)
+        headers.update(shared)
         headers.update(response.headers)
         answer = web.Response(status=response.status, body=response.body, headers=headers)
         if response.status == HTTPStatus.REQUEST_TIMEOUT:
@@ -333,6 +362,19 @@ class HttpFront:
     def _too_large(self) -> Problem:
         detail = f"The body may have {self.body_bytes_max} bytes at most."
         return Problem("payload-too-large", detail)
+
+
+def first_lines(routes: Iterable[Route]) -> dict[bytes, Route]:
+    """Return routes by the first lines of their plain requests; a path with names has none."""
+    return {
+        f"{route.method} {route.path} HTTP/1.1".encode(): route
+        for route in routes
+        if "{" not in route.path
+    }
+
+
+def _is_preflight(http: web.BaseRequest) -> bool:
+    return http.method == "OPTIONS" and "Access-Control-Request-Method" in http.headers
 
 
 def _check_accept(http: web.BaseRequest, media_type: str) -> None:

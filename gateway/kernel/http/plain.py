@@ -23,13 +23,15 @@ _HEADER = re.compile(
     rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~](?:[ -~\t]*[!-~])?)?)[ \t]*(?=\r\n)"
 )
 _LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,6})\Z")
-# They decide where a request ends, how it is to be read, or what becomes of the connection.
+# They decide where a request ends, how it is to be read, what becomes of the connection, or whether
+# a browser's page may ask at all.
 _TELLING = frozenset(
     (
         b"connection",
         b"content-encoding",
         b"expect",
         b"keep-alive",
+        b"origin",
         b"proxy-connection",
         b"te",
         b"trailer",

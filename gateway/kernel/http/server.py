@@ -6,6 +6,7 @@ the same port and the same connection.
 """
 
 import asyncio
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -39,9 +40,23 @@ PIECES_MAX = 8
 _HELD_BYTES_MAX = 65_536
 # Longer than any request is answered for.
 _WHILE_ANSWERING_S = 3_600.0
-_KEEP_ALIVE_S = 75.0
 # The first lines of hot routes are shorter.
 _FIRST_LINE_BYTES_MAX = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """How many connections there may be, and how slow.
+
+    Args:
+        connections_max: of this worker; one more is closed as it comes.
+        head_timeout_s: from the first byte of a request to the end of its head; then 408.
+        idle_timeout_s: without a request; then it is closed.
+    """
+
+    connections_max: int = 10_000
+    head_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
 
 
 class _Connection(web.RequestHandler):
@@ -55,18 +70,23 @@ class _Connection(web.RequestHandler):
         "_answered",
         "_answering",
         "_front",
+        "_head_timer",
         "_held",
         "_is_between",
         "_is_holding",
         "_is_to_close",
         "_pieces",
         "_pieces_timer",
+        "_server",
         "_ticket",
     )
 
-    def __init__(self, front: HttpFront, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._front = front
+    def __init__(self, server: "HttpServer", **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._server = server
+        self._front = server.front
+        # Runs while the parser has the beginning of a head.
+        self._head_timer: asyncio.TimerHandle | None = None
         # The parser's buffer is empty: what comes next is the start of a request.
         self._is_between = True
         # Requests of aiohttp's whose answers were handed to the socket, of `_request_count`.
@@ -86,14 +106,14 @@ class _Connection(web.RequestHandler):
         """Take bytes: answer a plain request, turn one away, or leave them to the parser."""
         if not data:
             # Nothing came: the parser is asked for what it has kept.
-            super().data_received(data)
+            self._feed(data)
         elif self._answering is not None:
             self._hold(data)
         elif not (self._is_between and self._is_idle()):
             self._is_between = False
             data = self._joined(data)
             self._pieces.clear()
-            super().data_received(data)
+            self._feed(data)
         else:
             data = self._joined(data)
             if not self._is_taken(data):
@@ -111,11 +131,33 @@ class _Connection(web.RequestHandler):
                     return
                 self._give_up_ticket()
                 self._ticket = door.enter(priority)
-        super().data_received(data)
+        self._feed(data)
         # One plain request went in and came out as one, body and all: nothing of it is left.
         self._is_between = (
             seen is not None and len(self._messages) == 1 and self._messages[0][1].is_eof()
         )
+
+    def _feed(self, data: bytes) -> None:
+        """Give the parser bytes; what is the beginning of a head has so long to end."""
+        super().data_received(data)
+        if not self._is_idle():
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            late_s = self._server.limits.head_timeout_s
+            self._head_timer = self._loop.call_later(late_s, self._refuse_late_head)
+
+    def _refuse_late_head(self) -> None:
+        self._head_timer = None
+        if self._is_idle():
+            assert self.transport is not None, "it is idle, and not closed"
+            problem = Problem("request-timeout", "The request's head did not arrive in time.")
+            self.transport.write(self._front.last_words(problem))
+            self.force_close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _is_idle(self) -> bool:
         """Whether every request was answered, so that another answer may be written now."""
@@ -211,7 +253,7 @@ class _Connection(web.RequestHandler):
             data = self._joined(b"")
             self._pieces.clear()
             self._is_between = False
-            super().data_received(data)
+            self._feed(data)
 
     def close(self) -> None:
         """Close once what is being answered is answered."""
@@ -249,10 +291,19 @@ class _Connection(web.RequestHandler):
         if ticket is not None:
             ticket.close()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server.connections_count += 1
+        if self._server.connections_count > self._server.limits.connections_max:
+            self._server.refused_count += 1
+            self.force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._give_up_ticket()
+        self._stop_head_timer()
         if self._pieces_timer is not None:
             self._pieces_timer.cancel()
+        self._server.connections_count -= 1
         super().connection_lost(exc)
 
     def handle_error(
@@ -279,27 +330,37 @@ class _Connection(web.RequestHandler):
 
 
 class HttpServer(web.Server):
-    """aiohttp's low-level server over an `HttpFront`."""
+    """aiohttp's low-level server over an `HttpFront`.
 
-    def __init__(self, front: HttpFront, **settings: Any) -> None:
+    Attributes:
+        connections_count: open ones.
+        refused_count: those that were too many.
+    """
+
+    def __init__(self, front: HttpFront, limits: ConnectionLimits, **settings: Any) -> None:
         super().__init__(self._handle, **settings)
-        self._front = front
+        self.front = front
+        self.limits = limits
+        self.connections_count = 0
+        self.refused_count = 0
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = http.protocol
         assert isinstance(connection, _Connection), "this server makes all of its connections"
-        return await self._front.handle(http, connection.take_ticket())
+        return await self.front.handle(http, connection.take_ticket())
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self._front, self, loop=self._loop, **self._kwargs)
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
-def make_server(front: HttpFront) -> HttpServer:
+def make_server(front: HttpFront, limits: ConnectionLimits | None = None) -> HttpServer:
     """Return a server that never decompresses, never logs an access, and closes idle peers."""
+    limits = limits or ConnectionLimits()
     return HttpServer(
         front,
+        limits,
         access_log=None,
-        keepalive_timeout=_KEEP_ALIVE_S,
+        keepalive_timeout=limits.idle_timeout_s,
         auto_decompress=False,
         max_line_size=_LINE_BYTES_MAX,
         max_field_size=_HEADER_BYTES_MAX,

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.kernel.http import pages
 from gateway.kernel.http.admission import Priority
+from gateway.kernel.http.edge import PAGE_HEADERS
 from gateway.kernel.http.messages import JSON, Request, Response, json_response
 from gateway.kernel.http.openapi import document
 from gateway.kernel.http.problems import KINDS, Problem
@@ -145,7 +146,8 @@ def _kind_view(slug: str) -> ProblemKindView:
 
 
 def _page(html: bytes) -> Response:
-    return Response(200, html, (("Content-Security-Policy", pages.POLICY),), content_type=_HTML)
+    headers = (("Content-Security-Policy", pages.POLICY), *PAGE_HEADERS)
+    return Response(200, html, headers, content_type=_HTML)
 
 
 def routes(

@@ -7,15 +7,19 @@ from typing import Any
 
 from gateway.app.ground import Ground
 from gateway.cards.unlinking import unlink_all
+from gateway.identity.assertions import Assertions
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
 from gateway.identity.followers import Followers
 from gateway.identity.gate import Gate
+from gateway.identity.grants import Grants
 from gateway.identity.keys import SigningKeys
 from gateway.identity.messenger import RedisMessenger
+from gateway.identity.metadata import metadata, token_endpoint
 from gateway.identity.presence import Presence
 from gateway.identity.promise import Promise
+from gateway.identity.proofs import Policy, Proofs
 from gateway.identity.revocation import Entry, RevocationFeed, RevocationLog
 from gateway.identity.revocation_routes import OperatorRevocations
 from gateway.identity.revocation_routes import routes as revocation_routes
@@ -34,6 +38,7 @@ from gateway.operators.routes import routes as operator_routes
 from gateway.operators.service import Operators
 from gateway.operators.sessions import OperatorSessions
 from gateway.payments.step_up import cancel_of_sessions
+from gateway.proposals.service import Proposals
 
 
 @dataclass(slots=True)
@@ -58,9 +63,19 @@ class IdentityRoom:
 async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     """Build identity and start it: keys and revocations are read before it answers."""
     settings, pool, clock = ground.settings.identity, ground.pool, ground.clock
-    signing = SigningKeys(pool=pool, vault=ground.vault, core=ground.core, clock=clock)
+    signing = SigningKeys(
+        pool=pool,
+        vault=ground.vault,
+        core=ground.core,
+        clock=clock,
+        life_s=settings.signing_key_life_s,
+    )
     tokens = Tokens(keys=signing, settings=settings, clock=clock)
-    clients = Clients(pool=pool)
+    base_urls = ground.settings.http.base_urls
+    assertions = Assertions(
+        pool=pool, clock=clock, audiences=(settings.issuer, token_endpoint(base_urls[0]))
+    )
+    clients = Clients(pool=pool, assertions=assertions)
     codes = Codes(key=ground.keys.codes, length=settings.code_length)
     messenger = RedisMessenger(redis=ground.redis, clock=clock)
     revocations = RevocationLog(clock=clock)
@@ -103,18 +118,18 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         on_new_device=unlink_all,
     )
     users = Users(pool=pool, clock=clock, new_user_tier=settings.new_user_tier)
+    challenges = Challenges(
+        redis=ground.redis, messenger=messenger, codes=codes, settings=settings, clock=clock
+    )
     service = IdentityService(
         pool=pool,
         core=ground.core,
         clock=clock,
         settings=settings,
         keys=signing,
-        tokens=tokens,
         clients=clients,
-        users=users,
-        challenges=Challenges(
-            redis=ground.redis, messenger=messenger, codes=codes, settings=settings, clock=clock
-        ),
+        assertions=assertions,
+        challenges=challenges,
         sessions=sessions,
         revocations=revocations,
         feed=feed,
@@ -127,6 +142,20 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     stack.push_async_callback(stream.close)
     presence.start()
     stack.push_async_callback(presence.close)
+    proofs = await _open_proofs(ground)
+    grants = Grants(
+        pool=pool,
+        settings=settings,
+        tokens=tokens,
+        clients=clients,
+        users=users,
+        challenges=challenges,
+        sessions=sessions,
+        proofs=proofs,
+    )
+    described = metadata(
+        issuer=settings.issuer, base_url=base_urls[0], scopes=settings.mobile_scopes
+    )
     operators = OperatorRevocations(
         pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
     )
@@ -145,16 +174,38 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         followers=followers,
         revocations=revocations,
         promise=promise,
-        gate=Gate(feed=feed, core=ground.core, presence=presence),
+        gate=Gate(feed=feed, core=ground.core, presence=presence, proofs=proofs),
         routes=[
-            *identity_routes(identity=service, cursors=ground.cursors),
+            *identity_routes(
+                identity=service, grants=grants, metadata=described, cursors=ground.cursors
+            ),
             *revocation_routes(operators),
             *session_routes(oversight, ground.cursors),
         ],
     )
 
 
-def open_operators(ground: Ground, identity: IdentityRoom) -> tuple[OperatorSessions, list[Route]]:
+async def _open_proofs(ground: Ground) -> Proofs:
+    """Build what checks proofs of keys, and let its memory begin."""
+    settings = ground.settings.identity
+    proofs = Proofs(
+        redis=ground.redis,
+        policy=Policy(
+            base_urls=tuple(ground.settings.http.base_urls),
+            age_s=settings.dpop_proof_age_s,
+            needs_nonce=settings.dpop_nonce_required,
+        ),
+        nonce_key=ground.keys.codes,
+        clock=ground.clock,
+        metrics=ground.metrics,
+    )
+    await proofs.remember()
+    return proofs
+
+
+def open_operators(
+    ground: Ground, identity: IdentityRoom, proposals: Proposals
+) -> tuple[OperatorSessions, list[Route]]:
     """Build who the operators are and how they log in."""
     pool, clock = ground.pool, ground.clock
 
@@ -177,5 +228,5 @@ def open_operators(ground: Ground, identity: IdentityRoom) -> tuple[OperatorSess
         keep=keep,
         settings=ground.settings.operators,
     )
-    operators = Operators(pool=pool, clock=clock, roles=roles, sessions=sessions)
+    operators = Operators(pool=pool, roles=roles, sessions=sessions, proposals=proposals)
     return sessions, operator_routes(operators, sessions, ground.cursors)

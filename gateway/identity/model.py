@@ -11,6 +11,7 @@ GRANT_CLIENT = "client_credentials"
 
 # Longer than any token, code or id of ours.
 _Text = Annotated[str, Meta(max_length=4_096)]
+_Assertion = Annotated[str, Meta(max_length=8_192)]
 
 
 class AskChallenge(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,13 +40,19 @@ class TokenForm(msgspec.Struct):
     scope: _Text | None = None
     client_id: _Text | None = None
     client_secret: _Text | None = None
+    client_assertion_type: _Text | None = None
+    client_assertion: _Assertion | None = None
 
     def __repr__(self) -> str:
         return f"TokenForm({self.grant_type!r})"
 
 
 class TokenAnswer(msgspec.Struct):
-    """Tokens. `expires_in` is in seconds; servers get no refresh token and no session."""
+    """Tokens. `expires_in` is in seconds; servers get no refresh token and no session.
+
+    Attributes:
+        token_type: `Bearer`, or `DPoP` when the token is bound to the key that was proven.
+    """
 
     access_token: str
     token_type: str
@@ -65,9 +72,17 @@ class OneTokenForm(msgspec.Struct):
     token_type_hint: _Text | None = None
     client_id: _Text | None = None
     client_secret: _Text | None = None
+    client_assertion_type: _Text | None = None
+    client_assertion: _Assertion | None = None
 
     def __repr__(self) -> str:
         return "OneTokenForm(...)"
+
+
+class Confirmation(msgspec.Struct):
+    """The key that a token's sender must prove: its thumbprint (RFC 9449, 6.2)."""
+
+    jkt: str
 
 
 class Introspection(msgspec.Struct, omit_defaults=True):
@@ -84,6 +99,7 @@ class Introspection(msgspec.Struct, omit_defaults=True):
     jti: str | None = None
     iat: int | None = None
     exp: int | None = None
+    cnf: Confirmation | None = None
 
 
 class SessionAnswer(msgspec.Struct):
@@ -198,5 +214,10 @@ class ServerMetadata(msgspec.Struct):
     response_types_supported: list[str]
     grant_types_supported: list[str]
     token_endpoint_auth_methods_supported: list[str]
+    token_endpoint_auth_signing_alg_values_supported: list[str]
     revocation_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_signing_alg_values_supported: list[str]
     introspection_endpoint_auth_methods_supported: list[str]
+    introspection_endpoint_auth_signing_alg_values_supported: list[str]
+    dpop_signing_alg_values_supported: list[str]
+    service_documentation: str

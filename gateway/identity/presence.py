@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from gateway.core import Core, Refusal
+from gateway.core import Claims, Core, Refusal
 from gateway.kernel.errors import Unavailable
-from gateway.kernel.http.messages import Request
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.redis import BoundedRedis
 
@@ -77,17 +76,15 @@ class Presence:
             await asyncio.gather(self._task, return_exceptions=True)
             await self._flush_noting()
 
-    def note_request(self, request: Request, address: str) -> None:
+    def note_claims(self, claims: Claims, seen_at_ms: int, address: str) -> None:
+        """Note that a request came whose sender is known."""
+        if claims.sid:
+            self.note(Sight(claims.sub, claims.sid, seen_at_ms, address))
+
+    def note_header(self, authorization: bytes, seen_at_ms: int, address: str) -> None:
         """Note that a request came; whether it was accepted is looked at when it is flushed."""
-        claims = request.claims
-        if claims is not None:
-            if claims.sid:
-                self.note(Sight(claims.sub, claims.sid, request.received_at_ms, address))
-        elif len(self._headers) < NOTED_MAX:
-            for name, value in request.raw_headers:
-                if len(name) == 13 and name.lower() == b"authorization":
-                    self._headers[value] = (request.received_at_ms, address)
-                    return
+        if len(self._headers) < NOTED_MAX:
+            self._headers[authorization] = (seen_at_ms, address)
 
     def note(self, sight: Sight) -> None:
         """Note a session's state, to be written soon."""

@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from gateway.core import Core
-from gateway.identity.tokens import ACCESS_TOKEN_TTL_S_MAX
+from gateway.identity.keys import ACCESS_TOKEN_TTL_S_MAX
 from gateway.kernel.clock import Clock, steady_s
 from gateway.kernel.db.pool import Lane
 from gateway.kernel.errors import Unavailable

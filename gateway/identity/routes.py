@@ -1,6 +1,10 @@
 """HTTP in and out of identity."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateway.core import rfc3339
+from gateway.identity.grants import Grants
 from gateway.identity.model import (
     AskChallenge,
     ChallengeAnswer,
@@ -15,6 +19,7 @@ from gateway.identity.model import (
     TokenAnswer,
     TokenForm,
 )
+from gateway.identity.oauth_errors import NO_STORE, OAuthProblem
 from gateway.identity.service import IdentityService
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.cursors import Cursors
@@ -25,11 +30,10 @@ from gateway.kernel.http.routes import Route
 
 _LIST = "sessions"
 PATIENCE_MIN_S = 1.0
-# Errors of OAuth are not cached, nor is any answer with a token (RFC 6749, 5.1).
-_NO_STORE = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))
 _PUBLIC_FOR_A_WHILE = (("Cache-Control", "public, max-age=60"),)
 _OTP = ("otp-invalid", "otp-expired", "otp-already-used", "otp-locked")
 _FORM = ("invalid-request", "unsupported-media-type")
+_PROOF = ("invalid-dpop-proof", "use-dpop-nonce")
 
 
 def patience_s(request: Request) -> float | None:
@@ -43,9 +47,28 @@ def patience_s(request: Request) -> float | None:
     return max(PATIENCE_MIN_S, request.deadline_ms / 1_000)
 
 
+@contextmanager
+def _oauth() -> Iterator[None]:
+    """Let problems leave as OAuth names them."""
+    try:
+        yield
+    except OAuthProblem:
+        raise
+    except Problem as problem:
+        raise OAuthProblem(problem) from None
+
+
 class _Handlers:
-    def __init__(self, identity: IdentityService, cursors: Cursors) -> None:
+    def __init__(
+        self,
+        identity: IdentityService,
+        grants: Grants,
+        metadata: ServerMetadata,
+        cursors: Cursors,
+    ) -> None:
         self._identity = identity
+        self._grants = grants
+        self._metadata = metadata
         self._cursors = cursors
 
     async def ask_challenge(self, request: Request) -> Response:
@@ -57,29 +80,28 @@ class _Handlers:
         return json_response(201, answer)
 
     async def token(self, request: Request) -> Response:
-        form = form_as(request, TokenForm)
-        answer = await self._identity.grant(
-            form, request.header("authorization"), patience_s=patience_s(request)
-        )
-        return json_response(200, answer, _NO_STORE)
+        with _oauth():
+            form = form_as(request, TokenForm)
+            answer = await self._grants.grant(form, request, patience_s=patience_s(request))
+        return json_response(200, answer, NO_STORE)
 
     async def revoke(self, request: Request) -> Response:
-        form = form_as(request, OneTokenForm)
-        await self._identity.revoke(
-            form, request.header("authorization"), patience_s=patience_s(request)
-        )
-        return json_response(200, {}, _NO_STORE)
+        with _oauth():
+            form = form_as(request, OneTokenForm)
+            await self._identity.revoke(form, request, patience_s=patience_s(request))
+        return json_response(200, {}, NO_STORE)
 
     async def introspect(self, request: Request) -> Response:
-        form = form_as(request, OneTokenForm)
-        answer = await self._identity.introspect(form, request.header("authorization"))
-        return json_response(200, answer, _NO_STORE)
+        with _oauth():
+            form = form_as(request, OneTokenForm)
+            answer = await self._identity.introspect(form, request)
+        return json_response(200, answer, NO_STORE)
 
     async def jwks(self, request: Request) -> Response:
         return json_response(200, self._identity.jwks(), _PUBLIC_FOR_A_WHILE)
 
     async def metadata(self, request: Request) -> Response:
-        return json_response(200, self._identity.metadata(), _PUBLIC_FOR_A_WHILE)
+        return json_response(200, self._metadata, _PUBLIC_FOR_A_WHILE)
 
     async def list_sessions(self, request: Request) -> Response:
         page = query_as(request, SessionsQuery)
@@ -128,9 +150,11 @@ class _Handlers:
         return json_response(200, Revoked(ended))
 
 
-def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
+def routes(
+    *, identity: IdentityService, grants: Grants, metadata: ServerMetadata, cursors: Cursors
+) -> list[Route]:
     """Return the routes of identity."""
-    handlers = _Handlers(identity, cursors)
+    handlers = _Handlers(identity, grants, metadata, cursors)
     return [
         Route(
             method="POST",
@@ -156,9 +180,12 @@ def routes(*, identity: IdentityService, cursors: Cursors) -> list[Route]:
             answers={200: TokenAnswer},
             problems=(
                 *_FORM,
+                *_PROOF,
                 "invalid-client",
                 "invalid-grant",
+                "unauthorized-client",
                 "unsupported-grant-type",
+                "invalid-scope",
                 "device-limit-reached",
                 *_OTP,
                 "unavailable",

@@ -1,4 +1,4 @@
-"""Identity's use cases: log in, stay logged in, log out, and say who holds a token."""
+"""Identity's use cases beside tokens: ask for a code, log out, and say who holds a token."""
 
 import asyncio
 import contextlib
@@ -8,30 +8,24 @@ import msgspec
 import structlog
 
 from gateway.core import Claims, Core, Refusal
-from gateway.identity import store
+from gateway.identity.assertions import Assertions
 from gateway.identity.challenges import Challenge, Challenges
 from gateway.identity.clients import MOBILE, Client, Clients
+from gateway.identity.grants import credentials_of
 from gateway.identity.keys import SigningKeys
 from gateway.identity.model import (
-    GRANT_CLIENT,
-    GRANT_OTP,
-    GRANT_REFRESH,
+    Confirmation,
     Introspection,
     Jwk,
     Jwks,
     OneTokenForm,
-    ServerMetadata,
-    TokenAnswer,
-    TokenForm,
 )
-from gateway.identity.peers import peer
 from gateway.identity.phones import normalise
 from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
-from gateway.identity.sessions import SWEPT_AT_ONCE_MAX, Grant, Sessions
-from gateway.identity.tokens import Tokens
-from gateway.identity.users import Users
+from gateway.identity.sessions import SWEPT_AT_ONCE_MAX, Sessions
 from gateway.kernel.clock import Clock
+from gateway.kernel.http.messages import Request
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.secrets import KeysError
 from gateway.settings import Identity
@@ -39,7 +33,6 @@ from gateway.settings import Identity
 log = structlog.get_logger("identity")
 
 HOUSEKEEPING_S = 60.0
-_UNNAMED_DEVICE = "unnamed device"
 
 
 class IdentityService:
@@ -56,9 +49,8 @@ class IdentityService:
         clock: Clock,
         settings: Identity,
         keys: SigningKeys,
-        tokens: Tokens,
         clients: Clients,
-        users: Users,
+        assertions: Assertions,
         challenges: Challenges,
         sessions: Sessions,
         revocations: RevocationLog,
@@ -70,9 +62,8 @@ class IdentityService:
         self._clock = clock
         self._settings = settings
         self._keys = keys
-        self._tokens = tokens
         self._clients = clients
-        self._users = users
+        self._assertions = assertions
         self._challenges = challenges
         self.sessions = sessions
         self._revocations = revocations
@@ -89,6 +80,7 @@ class IdentityService:
             subject=None,
             secret=None,
             scopes=self._settings.mobile_scopes,
+            dpop=self._settings.mobile_dpop,
         )
         await self._feed.start()
         self._housekeeper = asyncio.create_task(self._keep_house(), name="identity-housekeeping")
@@ -110,6 +102,7 @@ class IdentityService:
                 while await self.sessions.sweep() == SWEPT_AT_ONCE_MAX:
                     pass
                 await self._revocations.prune(self._pool)
+                await self._assertions.prune()
             except (OSError, KeysError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 log.warning("housekeeping failed", error=type(error).__name__)
 
@@ -123,100 +116,10 @@ class IdentityService:
             raise Problem("invalid-phone", detail, errors=(("/phone", detail),))
         return await self._challenges.ask(number)
 
-    async def grant(
-        self, form: TokenForm, authorization: str | None, *, patience_s: float | None = None
-    ) -> TokenAnswer:
-        """Exchange a grant for tokens.
-
-        Args:
-            authorization: the request's Authorization header.
-            patience_s: the caller's, for what must be certain before it is answered.
-
-        Raises:
-            Problem: `unsupported-grant-type`, `invalid-request`, `invalid-client`,
-                `invalid-grant`, `otp-...`, `unavailable`.
-        """
-        if form.grant_type not in (GRANT_OTP, GRANT_REFRESH, GRANT_CLIENT):
-            raise Problem("unsupported-grant-type", "See grant_types_supported in the metadata.")
-        client = await self._clients.identify(
-            authorization=authorization,
-            client_id=form.client_id,
-            client_secret=form.client_secret,
-        )
-        if form.grant_type == GRANT_OTP:
-            return await self._grant_otp(form, client)
-        if form.grant_type == GRANT_REFRESH:
-            return await self._grant_refresh(form, client, patience_s)
-        return self._grant_client(form, client)
-
-    async def _grant_otp(self, form: TokenForm, client: Client | None) -> TokenAnswer:
-        if form.challenge_id is None or form.code is None or form.device_id is None:
-            raise Problem("invalid-request", "Give challenge_id, code and device_id.")
-        if client is not None and client.subject is not None:
-            raise Problem("invalid-client", "This client does not carry customers.")
-        phone = await self._challenges.use(form.challenge_id, form.code)
-        grant = await self.sessions.create(
-            user_id=await self._users.of_phone(phone),
-            client_id=MOBILE if client is None else client.id,
-            device_id=form.device_id,
-            device_name=form.device_name or _UNNAMED_DEVICE,
-            address=peer(),
-            checks_device=self._settings.new_device_unlinks_cards,
-        )
-        return await self._answer(grant, form.scope)
-
-    async def _grant_refresh(
-        self, form: TokenForm, client: Client | None, patience_s: float | None
-    ) -> TokenAnswer:
-        if form.refresh_token is None:
-            raise Problem("invalid-request", "Give refresh_token.")
-        grant = await self.sessions.refresh(
-            form.refresh_token,
-            device_id=form.device_id,
-            client_id=None if client is None else client.id,
-            patience_s=patience_s,
-        )
-        return await self._answer(grant, form.scope)
-
-    def _grant_client(self, form: TokenForm, client: Client | None) -> TokenAnswer:
-        if client is None or client.secret_hash is None or client.subject is None:
-            raise Problem("invalid-client", "Authenticate with the client's id and secret.")
-        scopes = _narrowed(client.scopes, form.scope)
-        token = self._tokens.issue(
-            sub=client.subject, client_id=client.id, scope=scopes, channel=client.channel
-        )
-        return TokenAnswer(token, "Bearer", self._settings.access_token_ttl_s, " ".join(scopes))
-
-    async def _answer(self, grant: Grant, asked: str | None) -> TokenAnswer:
-        bearer = await self._pool.fetchrow(store.GET_BEARER, grant.user_id, grant.client_id)
-        assert bearer is not None, "sessions refer to users and clients"
-        scopes = _narrowed(bearer["scopes"], asked)
-        left_s = max(1, grant.ends_at_s - grant.granted_at_s)
-        ttl_s = min(self._settings.access_token_ttl_s, left_s)
-        token = self._tokens.issue(
-            sub=grant.user_id,
-            client_id=grant.client_id,
-            scope=scopes,
-            sid=grant.session_id,
-            tier=bearer["tier"],
-            channel=bearer["channel"],
-            device=grant.device_id,
-            ttl_s=ttl_s,
-            issued_at_s=grant.granted_at_s,
-        )
-        return TokenAnswer(
-            token,
-            "Bearer",
-            ttl_s,
-            " ".join(scopes),
-            grant.refresh_token,
-            grant.session_id,
-        )
-
     # Tokens.
 
     async def revoke(
-        self, form: OneTokenForm, authorization: str | None, *, patience_s: float | None = None
+        self, form: OneTokenForm, request: Request, *, patience_s: float | None = None
     ) -> None:
         """End what a token stands for; nothing happens for one that is not ours (RFC 7009).
 
@@ -228,7 +131,7 @@ class IdentityService:
         Raises:
             Problem: `invalid-client`; `unavailable`: try again.
         """
-        caller = await self._identify(form, authorization)
+        caller = await self._clients.identify(credentials_of(request, form))
         claims = self._claims(form.token)
         if claims is not None:
             if await self._may_end(caller, claims.client_id):
@@ -239,9 +142,8 @@ class IdentityService:
             # It may be a token that was revoked by a call that could not wait until the end.
             await self._promise.keep_all(patience_s)
             return
-        session_id, user_id, client_id = found
-        if await self._may_end(caller, client_id):
-            await self.sessions.end(session_id, user_id=user_id, patience_s=patience_s)
+        if await self._may_end(caller, found.client_id):
+            await self.sessions.end(found.session_id, user_id=found.user_id, patience_s=patience_s)
 
     async def _revoke_one(self, claims: Claims, patience_s: float | None) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
@@ -254,27 +156,26 @@ class IdentityService:
         if caller is not None:
             return caller.id == client_id
         owner = await self._clients.get(client_id)
-        if owner is not None and owner.secret_hash is not None:
+        if owner is not None and owner.is_confidential:
             raise Problem("invalid-client", "Authenticate as the client of this token.")
         return True
 
-    async def introspect(self, form: OneTokenForm, authorization: str | None) -> Introspection:
+    async def introspect(self, form: OneTokenForm, request: Request) -> Introspection:
         """Say what one of the caller's own tokens is (RFC 7662).
 
         Raises:
-            Problem: `invalid-client` unless a client with a secret authenticates;
-                `revocation-feed-stale`.
+            Problem: `invalid-client` unless a client authenticates; `revocation-feed-stale`.
         """
-        caller = await self._identify(form, authorization)
-        if caller is None or caller.secret_hash is None:
-            raise Problem("invalid-client", "Authenticate with the client's id and secret.")
+        caller = await self._clients.identify(credentials_of(request, form))
+        if caller is None or not caller.is_confidential:
+            raise Problem("invalid-client", "Authenticate as the client: by secret or assertion.")
         # To call a token active is to accept it.
         await self._feed.open()
         claims = self._claims(form.token)
         if claims is not None and claims.client_id == caller.id:
             return Introspection(
                 active=True,
-                token_type="Bearer",
+                token_type="DPoP" if claims.jkt else "Bearer",
                 scope=" ".join(claims.scope),
                 client_id=claims.client_id,
                 sub=claims.sub,
@@ -284,6 +185,7 @@ class IdentityService:
                 jti=claims.jti,
                 iat=claims.iat,
                 exp=claims.exp,
+                cnf=Confirmation(claims.jkt) if claims.jkt else None,
             )
         grant = await self.sessions.alive(form.token)
         if grant is not None and grant.client_id == caller.id:
@@ -296,16 +198,8 @@ class IdentityService:
             )
         return Introspection(active=False)
 
-    async def _identify(self, form: OneTokenForm, authorization: str | None) -> Client | None:
-        return await self._clients.identify(
-            authorization=authorization,
-            client_id=form.client_id,
-            client_secret=form.client_secret,
-        )
-
     def _claims(self, token: str) -> Claims | None:
-        headers = [(b"authorization", b"Bearer " + token.encode())]
-        claims = self._core.authorize(headers, "", self._clock())
+        claims = self._core.inspect(token.encode(), self._clock())
         return None if isinstance(claims, Refusal) else claims
 
     # What others need to know of us.
@@ -313,32 +207,3 @@ class IdentityService:
     def jwks(self) -> Jwks:
         """Return the keys that tokens may be verified with."""
         return Jwks([msgspec.convert(key, Jwk) for key in self._keys.jwks()])
-
-    def metadata(self) -> ServerMetadata:
-        """Return where things are and what is supported (RFC 8414)."""
-        base = self._settings.issuer.rstrip("/")
-        with_secret = ["client_secret_basic", "client_secret_post"]
-        return ServerMetadata(
-            issuer=self._settings.issuer,
-            token_endpoint=f"{base}/oauth/token",
-            jwks_uri=f"{base}/.well-known/jwks.json",
-            revocation_endpoint=f"{base}/oauth/revoke",
-            introspection_endpoint=f"{base}/oauth/introspect",
-            scopes_supported=self._settings.mobile_scopes,
-            response_types_supported=[],
-            grant_types_supported=[GRANT_OTP, GRANT_REFRESH, GRANT_CLIENT],
-            token_endpoint_auth_methods_supported=["none", *with_secret],
-            revocation_endpoint_auth_methods_supported=["none", *with_secret],
-            introspection_endpoint_auth_methods_supported=with_secret,
-        )
-
-
-def _narrowed(granted: list[str], asked: str | None) -> list[str]:
-    """Return what was asked of what may be granted; everything when nothing was asked."""
-    wanted = (asked or "").split()
-    if not wanted:
-        return granted
-    scopes = [scope for scope in granted if scope in wanted]
-    if not scopes:
-        raise Problem("invalid-grant", "None of the scopes asked for may be granted.")
-    return scopes

@@ -73,6 +73,16 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a refresh token is. `scope` is what was granted at login, None for everything."""
+
+    session_id: str
+    user_id: str
+    client_id: str
+    scope: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One session that is alive. Times are Unix milliseconds."""
 
@@ -144,6 +154,7 @@ class Sessions:
         address: str = "",
         checks_device: bool = False,
         jkt: str = "",
+        scope: list[str] | None = None,
     ) -> Grant:
         """Log a customer in on a device; beyond `devices_max` a session ends, or none begins.
 
@@ -151,6 +162,7 @@ class Sessions:
             address: of the peer, "" when it is not known.
             checks_device: whether a device never seen before is one to be careful with.
             jkt: thumbprint of the key that its tokens are bound to; "" for none.
+            scope: what it may ever have; None for all that its client may.
 
         Raises:
             Problem: `device-limit-reached`.
@@ -175,6 +187,7 @@ class Sessions:
                 address or None,
                 LEVEL_OTP,
                 jkt or None,
+                scope,
             )
             token = await self._add_token(connection, session_id, device_id, now_ms, now_ms)
             oldest = await connection.fetch(
@@ -486,12 +499,12 @@ class Sessions:
             return None
         return Grant(row["session_id"], row["user_id"], row["client_id"], "", token)
 
-    async def of_token(self, token: str) -> tuple[str, str, str] | None:
-        """Return session, customer and client of a refresh token, used or not, or None."""
+    async def of_token(self, token: str) -> Owner | None:
+        """Return whose a refresh token is, used or not, or None."""
         row = await self._pool.fetchrow(store.GET_REFRESH, _hash(token))
         if row is None:
             return None
-        return row["session_id"], row["user_id"], row["client_id"]
+        return Owner(row["session_id"], row["user_id"], row["client_id"], row["scope"])
 
 
 def _invalid_grant() -> Problem:

@@ -1,11 +1,31 @@
-"""SQL of sessions and refresh tokens."""
+"""SQL of clients, sessions, refresh tokens and signing keys."""
 
 from datetime import UTC, datetime
 
+GET_CLIENT = """
+SELECT id, channel, subject, secret_hash, jwks, scopes, dpop FROM clients WHERE id = $1
+"""
+PUT_CLIENT = """
+INSERT INTO clients (id, channel, subject, secret_hash, jwks, scopes, dpop)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (id) DO UPDATE SET channel = excluded.channel, subject = excluded.subject,
+    secret_hash = excluded.secret_hash, jwks = excluded.jwks, scopes = excluded.scopes,
+    dpop = excluded.dpop
+"""
+ADD_CLIENT = """
+INSERT INTO clients (id, channel, subject, secret_hash, jwks, scopes, dpop)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (id) DO NOTHING RETURNING id
+"""
+ADD_ASSERTION = """
+INSERT INTO client_assertions (client_id, jti_hash, expires_at) VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING RETURNING true
+"""
+PRUNE_ASSERTIONS = "DELETE FROM client_assertions WHERE expires_at < $1"
 ADD_SESSION = """
 INSERT INTO sessions
-    (id, user_id, client_id, device_id, device_name, created_at, address, level)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    (id, user_id, client_id, device_id, device_name, created_at, address, level, jkt, scope)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 # Logins of one customer are counted one after another.
 LOCK_USER = "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE"
@@ -25,14 +45,15 @@ VALUES ($1, $2, $3, $4, $5)
 # Two uses of one token meet here: the second waits and then sees what the first did.
 LOCK_REFRESH = """
 SELECT r.device_id, r.successor, r.used_at, r.expires_at,
-       s.id AS session_id, s.user_id, s.client_id, s.created_at, s.ended_at
-FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+       s.id AS session_id, s.user_id, s.client_id, s.created_at, s.ended_at, s.jkt, c.dpop
+FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN clients c ON c.id = s.client_id
 WHERE r.token_hash = $1 FOR UPDATE OF s, r
 """
 GET_REFRESH = """
-SELECT r.used_at, r.expires_at, s.id AS session_id, s.user_id, s.client_id, s.ended_at
+SELECT r.used_at, r.expires_at, s.id AS session_id, s.user_id, s.client_id, s.ended_at, s.scope
 FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.token_hash = $1
 """
+BIND_SESSION = "UPDATE sessions SET jkt = $2 WHERE id = $1"
 USE_REFRESH = "UPDATE refresh_tokens SET used_at = $2, successor = $3 WHERE token_hash = $1"
 # One that is in somebody's hands just now is left: waiting for it, while it waits for us, would
 # end one of the two.
@@ -42,7 +63,7 @@ DELETE FROM refresh_tokens WHERE token_hash IN (
     FOR UPDATE SKIP LOCKED)
 """
 GET_BEARER = """
-SELECT u.tier, c.channel, c.scopes FROM users u, clients c WHERE u.id = $1 AND c.id = $2
+SELECT u.tier, c.channel FROM users u, clients c WHERE u.id = $1 AND c.id = $2
 """
 LIST_SESSIONS = """
 SELECT s.id, s.client_id, s.device_id, s.device_name, s.created_at, s.address, s.level,

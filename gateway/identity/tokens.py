@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterable
 from joserfc import jwt
 from joserfc.jws import JWSRegistry
 
-from gateway.identity.keys import SigningKeys
+from gateway.identity.keys import ACCESS_TOKEN_TTL_S_MAX, SigningKeys
 from gateway.kernel.clock import Clock
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.lease import SKEW_MAX_S
 from gateway.settings import Identity
-
-# No token lives longer: a revocation is kept for as long as a token it refuses may live.
-ACCESS_TOKEN_TTL_S_MAX = 12 * 3_600
 
 
 def _only_eddsa() -> JWSRegistry:
@@ -54,6 +51,7 @@ class Tokens:
         tier: str = "",
         channel: str,
         device: str = "",
+        jkt: str = "",
         ttl_s: int | None = None,
         issued_at_s: int | None = None,
     ) -> str:
@@ -66,6 +64,7 @@ class Tokens:
             tier: identification level of a customer; "" for others.
             channel: `mobile`, `api` or `console`.
             device: the session's device; "" without a session.
+            jkt: thumbprint of the key it is bound to (RFC 9449, 6.1); "" for its bearer's.
             ttl_s: seconds it lives, 1 to `ACCESS_TOKEN_TTL_S_MAX`; the setting's by default.
             issued_at_s: Unix seconds at which it was granted; now by default. A revocation of
                 everything issued before a moment goes by it.
@@ -80,7 +79,7 @@ class Tokens:
             raise ValueError(f"a token lives 1 to {ACCESS_TOKEN_TTL_S_MAX} s")
         kid, key = self._keys.current
         now_s = self._clock() // 1_000 if issued_at_s is None else issued_at_s
-        claims: dict[str, str | int] = {
+        claims: dict[str, str | int | dict[str, str]] = {
             "iss": self._settings.issuer,
             "aud": self._settings.audience,
             "sub": sub,
@@ -93,5 +92,7 @@ class Tokens:
         }
         optional = {"sid": sid, "tier": tier, "device": device}
         claims.update({name: value for name, value in optional.items() if value})
+        if jkt:
+            claims["cnf"] = {"jkt": jkt}
         header = {"alg": "EdDSA", "typ": "at+jwt", "kid": kid}
         return jwt.encode(header, claims, key, registry=self._registry)

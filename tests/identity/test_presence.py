@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gateway.kernel.errors import Unavailable
-from gateway.kernel.http.messages import Request
 from gateway.kernel.redis import FAILURES_MAX
 from gateway.sandbox.datadir import free_port
 from tests.house import until
@@ -111,9 +110,8 @@ async def test_whom_a_payment_is_of_is_looked_at_later(worker: Worker, clock: Ha
     assert (await worker.call("POST", "/oauth/revoke", form=form)).status == 200
     await worker.redis.flushall()
     for tokens in (good, bad):
-        header = (b"Authorization", f"Bearer {tokens['access_token']}".encode())
-        request = Request("POST", "/v1/payments", [header], "", b"", "req_1", clock.now_ms)
-        worker.presence.note_request(request, "10.0.0.9")
+        header = f"Bearer {tokens['access_token']}".encode()
+        worker.presence.note_header(header, clock.now_ms, "10.0.0.9")
     await worker.presence.flush()
     (key,) = await _keys(worker)
     assert key.decode().endswith(good["session_id"])

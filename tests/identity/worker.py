@@ -21,16 +21,20 @@ from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
 from gateway.cards.unlinking import unlink_all
 from gateway.core import Core
+from gateway.identity.assertions import Assertions
 from gateway.identity.challenges import Challenges
 from gateway.identity.clients import Clients
 from gateway.identity.codes import Codes
 from gateway.identity.followers import Followers
 from gateway.identity.gate import Gate
+from gateway.identity.grants import Grants
 from gateway.identity.keys import SigningKeys
 from gateway.identity.messenger import RedisMessenger
+from gateway.identity.metadata import metadata, token_endpoint
 from gateway.identity.model import GRANT_OTP
 from gateway.identity.presence import Presence
 from gateway.identity.promise import Promise
+from gateway.identity.proofs import Policy, Proofs
 from gateway.identity.revocation import RevocationFeed, RevocationLog
 from gateway.identity.revocation_routes import OperatorRevocations
 from gateway.identity.revocation_routes import routes as revocation_routes
@@ -252,9 +256,20 @@ async def running_worker(
             subject_cache_size_max=1_000,
         )
         vault = Vault({1: vault_key})
-        keys = SigningKeys(pool=pool, vault=vault, core=core, clock=clock)
+        keys = SigningKeys(
+            pool=pool,
+            vault=vault,
+            core=core,
+            clock=clock,
+            life_s=identity.signing_key_life_s,
+        )
         tokens = Tokens(keys=keys, settings=identity, clock=clock)
-        clients = Clients(pool=pool)
+        assertions = Assertions(
+            pool=pool,
+            clock=clock,
+            audiences=(identity.issuer, token_endpoint(settings.http.base_urls[0])),
+        )
+        clients = Clients(pool=pool, assertions=assertions)
         users = Users(pool=pool, clock=clock, new_user_tier=identity.new_user_tier)
         codes = Codes(key=b"c" * 32, length=identity.code_length)
         messenger = RedisMessenger(redis=client, clock=clock)
@@ -294,14 +309,40 @@ async def running_worker(
             clock=clock,
             settings=identity,
             keys=keys,
-            tokens=tokens,
             clients=clients,
-            users=users,
+            assertions=assertions,
             challenges=challenges,
             sessions=sessions,
             revocations=revocations,
             feed=feed,
             promise=promise,
+        )
+        proofs = Proofs(
+            redis=client,
+            policy=Policy(
+                base_urls=tuple(settings.http.base_urls),
+                age_s=identity.dpop_proof_age_s,
+                needs_nonce=identity.dpop_nonce_required,
+            ),
+            nonce_key=b"c" * 32,
+            clock=clock,
+            metrics=metrics,
+        )
+        await proofs.remember()
+        grants = Grants(
+            pool=pool,
+            settings=identity,
+            tokens=tokens,
+            clients=clients,
+            users=users,
+            challenges=challenges,
+            sessions=sessions,
+            proofs=proofs,
+        )
+        described = metadata(
+            issuer=identity.issuer,
+            base_url=settings.http.base_urls[0],
+            scopes=identity.mobile_scopes,
         )
         issuers = {scheme: Issuer() for scheme in ("visa", "humo", "uzcard")}
         cards = CardService(
@@ -331,11 +372,13 @@ async def running_worker(
         oversight = Oversight(
             pool=pool, sessions=sessions, presence=presence, promise=promise, clock=clock
         )
-        gate = Gate(feed=feed, core=core, presence=presence)
+        gate = Gate(feed=feed, core=core, presence=presence, proofs=proofs)
         table = RouteTable(
             gate.guard(
                 [
-                    *identity_routes(identity=service, cursors=cursors),
+                    *identity_routes(
+                        identity=service, grants=grants, metadata=described, cursors=cursors
+                    ),
                     *revocation_routes(operators),
                     *session_routes(oversight, cursors),
                     *card_routes(cards=cards, cursors=cursors),

@@ -151,6 +151,12 @@ impl Claims {
     fn channel(&self) -> &str {
         &self.inner.channel
     }
+
+    /// Thumbprint of the key that must be proven; "" for a token that is its bearer's.
+    #[getter]
+    fn jkt(&self) -> &str {
+        &self.inner.jkt
+    }
 }
 
 /// What the core must be given before it can decide.
@@ -590,6 +596,11 @@ impl Core {
             .map_err(value_error)
     }
 
+    /// Forgets a verification key, and every token it signed.
+    fn remove_key(&mut self, kid: &str) {
+        self.inner.verifier.remove_key(kid);
+    }
+
     /// `kind` is `jti`, `sid`, `sub` or `client`; times are Unix seconds.
     fn revoke(
         &mut self,
@@ -674,6 +685,14 @@ impl Core {
     ) -> PyResult<Py<PyAny>> {
         let headers = borrowed(&headers);
         match guarded(|| self.inner.authorize(&headers, scope, now_ms))? {
+            Ok(inner) => Claims { inner }.into_py_any(py),
+            Err(inner) => refusal(inner).into_py_any(py),
+        }
+    }
+
+    /// What a token says, whoever holds it and however it would have to be sent.
+    fn inspect(&mut self, py: Python<'_>, token: &[u8], now_ms: i64) -> PyResult<Py<PyAny>> {
+        match guarded(|| self.inner.inspect(token, now_ms))? {
             Ok(inner) => Claims { inner }.into_py_any(py),
             Err(inner) => refusal(inner).into_py_any(py),
         }

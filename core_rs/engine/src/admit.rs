@@ -15,7 +15,7 @@ use crate::book::{Book, Member, Staged};
 use crate::cache::GenerationalCache;
 use crate::commission::{self, Commission, CommissionError};
 use crate::frame::{
-    bearer_token, check_media, idempotency_key, idempotency_of, Headers, Idempotency,
+    access_token, check_media, idempotency_key, idempotency_of, Headers, Idempotency, Scheme,
 };
 use crate::headroom::{self, Headroom};
 use crate::json;
@@ -289,13 +289,35 @@ impl Core {
     }
 
     /// Who asks, when their token is ours, alive, not revoked, and permits `scope`.
+    ///
+    /// A token bound to a key is taken under the scheme DPoP alone, and no other token is. The
+    /// proof of the key is not looked at here: whoever is told of claims with a `jkt` demands it.
     pub fn authorize(
         &mut self,
         headers: &Headers<'_>,
         scope: &str,
         now_ms: i64,
     ) -> Result<Arc<Claims>, Refusal> {
-        let token = bearer_token(headers)?;
+        let (scheme, token) = access_token(headers)?;
+        let claims = self.inspect(token, now_ms)?;
+        let is_bound = !claims.jkt.is_empty();
+        if is_bound && scheme == Scheme::Bearer {
+            let detail = "The token is bound to a key: send Authorization: DPoP, and a proof.";
+            return Err(Refusal::new("invalid-token", detail));
+        }
+        if !is_bound && scheme == Scheme::Dpop {
+            let detail = "The token is bound to no key: send Authorization: Bearer.";
+            return Err(Refusal::new("invalid-token", detail));
+        }
+        if !scope.is_empty() && !claims.permits(scope) {
+            let detail = format!("The scope {scope} is needed.");
+            return Err(Refusal::new("insufficient-scope", detail));
+        }
+        Ok(claims)
+    }
+
+    /// What a token says that is ours, alive and not revoked, whoever holds it.
+    pub fn inspect(&mut self, token: &[u8], now_ms: i64) -> Result<Arc<Claims>, Refusal> {
         let invalid = |detail: &str| Refusal::new("invalid-token", detail);
         let claims = self
             .verifier
@@ -303,10 +325,6 @@ impl Core {
             .map_err(|error| invalid(&format!("{error}.")))?;
         if self.revocations.refuses(&claims) {
             return Err(invalid("the token has been revoked."));
-        }
-        if !scope.is_empty() && !claims.permits(scope) {
-            let detail = format!("The scope {scope} is needed.");
-            return Err(Refusal::new("insufficient-scope", detail));
         }
         Ok(claims)
     }

@@ -28,8 +28,15 @@ fn header_values<'a>(
         .map(|(_, value)| value.trim_ascii())
 }
 
-/// RFC 6750: exactly one `Authorization: Bearer ...`.
-pub fn bearer_token<'a>(headers: &'a Headers<'a>) -> Result<&'a [u8], Refusal> {
+/// How a token was sent: as its bearer's (RFC 6750), or with a proof of its key (RFC 9449).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+/// The token of exactly one `Authorization: Bearer ...` or `Authorization: DPoP ...`.
+pub fn access_token<'a>(headers: &'a Headers<'a>) -> Result<(Scheme, &'a [u8]), Refusal> {
     let mut values = header_values(headers, "authorization");
     let value = values.next().ok_or_else(|| {
         Refusal::new(
@@ -43,15 +50,20 @@ pub fn bearer_token<'a>(headers: &'a Headers<'a>) -> Result<&'a [u8], Refusal> {
             "Send one Authorization header.",
         ));
     }
-    let scheme = value.get(..7).unwrap_or_default();
-    let token = value.get(7..).unwrap_or_default().trim_ascii_start();
-    if !scheme.eq_ignore_ascii_case(b"bearer ") || token.is_empty() {
-        return Err(Refusal::new(
-            "invalid-token",
-            "Send Authorization: Bearer with an access token.",
-        ));
-    }
-    Ok(token)
+    let said = [("Bearer ", Scheme::Bearer), ("DPoP ", Scheme::Dpop)];
+    said.into_iter()
+        .find_map(|(name, scheme)| {
+            let (start, rest) = value.split_at_checked(name.len())?;
+            let token = rest.trim_ascii_start();
+            let is_it = start.eq_ignore_ascii_case(name.as_bytes()) && !token.is_empty();
+            is_it.then_some((scheme, token))
+        })
+        .ok_or_else(|| {
+            Refusal::new(
+                "invalid-token",
+                "Send Authorization: Bearer with an access token.",
+            )
+        })
 }
 
 /// JSON in UTF-8, not compressed, not too large.
@@ -176,22 +188,31 @@ mod tests {
     }
 
     #[test]
-    fn one_bearer_token_is_asked_for() {
-        fn slug<'a>(headers: &'a Headers<'a>) -> Result<&'a [u8], &'static str> {
-            bearer_token(headers).map_err(|refusal| refusal.slug)
+    fn one_token_is_asked_for() {
+        fn slug<'a>(headers: &'a Headers<'a>) -> Result<(Scheme, &'a [u8]), &'static str> {
+            access_token(headers).map_err(|refusal| refusal.slug)
         }
         assert_eq!(Err("unauthenticated"), slug(&[]));
+        let unusable: [&[u8]; 8] = [
+            b"Basic abc",
+            b"Bearer ",
+            b"Bearer",
+            b"DPoP ",
+            b"DPoP",
+            b"DPoPabc",
+            b"Bear",
+            b"",
+        ];
+        for value in unusable {
+            assert_eq!(Err("invalid-token"), slug(&[(b"Authorization", value)]));
+        }
         assert_eq!(
-            Err("invalid-token"),
-            slug(&[(b"Authorization", b"Basic abc")])
-        );
-        assert_eq!(
-            Err("invalid-token"),
-            slug(&[(b"Authorization", b"Bearer ")])
-        );
-        assert_eq!(
-            Ok(&b"abc"[..]),
+            Ok((Scheme::Bearer, &b"abc"[..])),
             slug(&[(b"AUTHORIZATION", b"bearer  abc ")])
+        );
+        assert_eq!(
+            Ok((Scheme::Dpop, &b"abc"[..])),
+            slug(&[(b"authorization", b"dPoP abc")])
         );
         let twice: &Headers<'_> = &[
             (b"authorization", b"Bearer a"),

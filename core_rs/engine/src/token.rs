@@ -24,6 +24,8 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 4_096;
 const SKEW_S: i64 = 60;
 /// No token lives longer, so that a revocation may be forgotten once all it refuses have expired.
 const LIFE_S_MAX: i64 = 12 * 3_600;
+/// SHA-256 of a key.
+const THUMBPRINT_BYTES: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TokenError {
@@ -56,6 +58,9 @@ pub struct Claims {
     pub channel: String,
     /// The device the session belongs to; empty for servers.
     pub device: String,
+    /// Thumbprint (RFC 7638) of the key that whoever sends the token must prove (RFC 9449); empty
+    /// for one that is its bearer's.
+    pub jkt: String,
 }
 
 impl Claims {
@@ -211,8 +216,7 @@ impl Verifier {
             }
             _ => false,
         };
-        // A token bound to a key (RFC 7800) is not its bearer's, and nobody proves a key here.
-        if text("iss")? != self.issuer || !is_for_us || find("cnf").is_some() {
+        if text("iss")? != self.issuer || !is_for_us {
             return Err(TokenError::Claims);
         }
         let (iat, exp) = (seconds("iat")?, seconds("exp")?);
@@ -242,6 +246,29 @@ impl Verifier {
             tier: optional_text("tier")?,
             channel: optional_text("channel")?,
             device: optional_text("device")?,
+            jkt: thumbprint_of(find("cnf"))?,
         })
     }
+}
+
+/// The key that a confirmation claim (RFC 7800) names, or nothing where there is none.
+///
+/// What confirms in another way than by `jkt`, or in two, nobody here could check: it is refused.
+fn thumbprint_of(confirmation: Option<&Value<'_>>) -> Result<String, TokenError> {
+    let Some(confirmation) = confirmation else {
+        return Ok(String::new());
+    };
+    let Value::Object(members) = confirmation else {
+        return Err(TokenError::Claims);
+    };
+    let [(name, Value::Text(text))] = members.as_slice() else {
+        return Err(TokenError::Claims);
+    };
+    let is_thumbprint = URL_SAFE_NO_PAD
+        .decode(text.as_bytes())
+        .is_ok_and(|digest| digest.len() == THUMBPRINT_BYTES);
+    if name != "jkt" || !is_thumbprint {
+        return Err(TokenError::Claims);
+    }
+    Ok(text.clone().into_owned())
 }

@@ -8,7 +8,7 @@ use oqim_engine::revocation::RevocationKind;
 
 mod house;
 
-use house::{core, token, BODY, NOW_S};
+use house::{bound_token, core, token, BODY, NOW_S};
 
 const NOW_MS: i64 = NOW_S * 1_000;
 const USER: &str = "usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS";
@@ -127,6 +127,33 @@ fn a_good_payment_is_admitted_at_its_price() {
         .map(|leg| (&*leg.connector, &*leg.kind))
         .collect();
     assert_eq!(vec![("humo", "transfer")], legs);
+}
+
+#[test]
+fn a_token_bound_to_a_key_is_no_bearer_token_and_another_is_nothing_else() {
+    let text = |token: Vec<u8>| String::from_utf8(token).unwrap();
+    let (bound, plain) = (text(bound_token()), text(token(0)));
+    let sent = |authorization: String| {
+        let mut asked = Asked::good();
+        asked.headers[0].1 = authorization;
+        asked
+    };
+    let mut core = ready();
+    for wrong in [format!("Bearer {bound}"), format!("DPoP {plain}")] {
+        let asked = sent(wrong);
+        assert_eq!(("invalid-token", false), refused(asked.admit(&mut core)));
+        let quoted = asked.call(|call| core.quote(call));
+        assert_eq!(("invalid-token", false), refused(quoted));
+    }
+    let admission = sent(format!("dpop {bound}")).admit(&mut core).unwrap();
+    assert_eq!(43, admission.claims.jkt.len());
+    let inspected = core.inspect(bound.as_bytes(), NOW_MS).unwrap();
+    assert_eq!(admission.claims, inspected);
+    let mut asked = sent(format!("DPoP {bound}"));
+    asked
+        .headers
+        .push(("Authorization", format!("Bearer {plain}")));
+    assert_eq!(("invalid-request", false), refused(asked.admit(&mut core)));
 }
 
 type Fault = (&'static str, bool, fn(&mut Asked, &mut Core));

@@ -27,8 +27,14 @@ ADVICE: dict[str, str] = {
     "unauthenticated": "Send `Authorization: Bearer` with an access token of `POST /oauth/token`.",
     "invalid-token": "Get a new access token with your refresh token, once. If that is "
     "refused too, the session has ended: ask the customer to log in again.",
-    "invalid-client": "Check the client's id and secret. The secret is shown once, when it is "
-    "made; an operator can make another.",
+    "invalid-client": "Check the client's id and secret; the secret is shown once, when it is "
+    "made. A client with keys sends an assertion instead (`private_key_jwt`): the detail says what "
+    "is wrong with it.",
+    "invalid-dpop-proof": "Make a new proof for each request (RFC 9449): by the key that the token "
+    "is bound to, with `htm`, `htu` without query, `iat` of now, a `jti` never used before, and "
+    "`ath`, the hash of the token. Send it as `DPoP`, and the token as `Authorization: DPoP`.",
+    "use-dpop-nonce": "Put the nonce of the answer's `DPoP-Nonce` header into a new proof, and send "
+    "the request again.",
     "insufficient-scope": "The detail names the scope. Ask for a token that has it, or ask "
     "your bank to grant it to your client.",
     "client-network-not-allowed": "Ask from one of the addresses that your bank knows, or ask "
@@ -40,6 +46,9 @@ ADVICE: dict[str, str] = {
     "stole it.",
     "device-limit-reached": "Ask the customer to log out on a device that is no longer used "
     "(`DELETE /v1/sessions/{id}` there), or the bank to do it.",
+    "unauthorized-client": "Use another client: this one may not use this grant type.",
+    "invalid-scope": "Ask for scopes that the client may have, separated by one space each, or for "
+    "none: all are granted then. A refresh cannot ask for more than its login did.",
     "unsupported-grant-type": "Use one of the grants that /.well-known/oauth-authorization- "
     "server lists.",
     "otp-invalid": "Ask the customer to type the code again. After three wrong ones the "

@@ -315,11 +315,15 @@ def _problem_schema() -> Schema:
         },
     }
     errors = {"type": "array", "items": {"$ref": _REF.format(name="FieldError")}}
+    oauth: dict[str, Schema] = {
+        "error": {"type": "string", "description": "At the OAuth endpoints: RFC 6749's name."},
+        "error_description": {"type": "string", "description": "There too: the detail again."},
+    }
     return {
         "title": "Problem",
         "description": "An error (RFC 9457). Nothing of the input is echoed in it.",
         "type": "object",
-        "properties": {**types, "errors": errors},
+        "properties": {**types, "errors": errors, **oauth},
         "required": list(types),
         "additionalProperties": False,
     }

@@ -30,6 +30,8 @@ _CHALLENGES = {
     "invalid-token": 'Bearer error="invalid_token"',
     "invalid-client": 'Basic realm="oqim"',
     "insufficient-scope": 'Bearer error="insufficient_scope"',
+    "invalid-dpop-proof": 'DPoP error="invalid_dpop_proof", algs="EdDSA ES256"',
+    "use-dpop-nonce": 'DPoP error="use_dpop_nonce", algs="EdDSA ES256"',
 }
 
 

@@ -72,7 +72,10 @@ def _violation(message: str) -> Problem:
 
 
 def form_as(request: Request, type_: type[Typed]) -> Typed:
-    """Return an `application/x-www-form-urlencoded` body as `type_` (RFC 6749 appendix B)."""
+    """Return an `application/x-www-form-urlencoded` body as `type_` (RFC 6749 appendix B).
+
+    A parameter without a value is as good as none (RFC 6749, 3.2).
+    """
     media = (request.header("content-type") or "").split(";")[0].strip().lower()
     if media != _FORM:
         raise Problem("unsupported-media-type", f"Send Content-Type: {_FORM}.")
@@ -81,7 +84,7 @@ def form_as(request: Request, type_: type[Typed]) -> Typed:
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict")
     except (UnicodeDecodeError, ValueError):
         raise Problem("invalid-request", "The form cannot be read.") from None
-    return _pairs_as(pairs, type_, "invalid-request")
+    return _pairs_as(pairs, type_, "invalid-request", blanks_count=False)
 
 
 def query_as(request: Request, type_: type[Typed]) -> Typed:
@@ -93,7 +96,9 @@ def query_as(request: Request, type_: type[Typed]) -> Typed:
     return _pairs_as(pairs, type_, "invalid-query")
 
 
-def _pairs_as(pairs: list[tuple[str, str]], type_: type[Typed], slug: str) -> Typed:
+def _pairs_as(
+    pairs: list[tuple[str, str]], type_: type[Typed], slug: str, *, blanks_count: bool = True
+) -> Typed:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
@@ -101,6 +106,8 @@ def _pairs_as(pairs: list[tuple[str, str]], type_: type[Typed], slug: str) -> Ty
         if any(ord(character) < 32 or ord(character) == 127 for character in value):
             raise Problem(slug, "A parameter holds a control character.")
         values[name] = value
+    if not blanks_count:
+        values = {name: value for name, value in values.items() if value}
     for name in _integers(type_):
         text = values.get(name)
         if text is not None and _INTEGER.match(text):

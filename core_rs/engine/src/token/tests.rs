@@ -82,6 +82,7 @@ fn a_good_token_says_who_asks() {
         tier: "basic".into(),
         channel: "mobile".into(),
         device: "d1".into(),
+        jkt: String::new(),
     };
     let claims = verifier().verify(&good(), NOW).unwrap();
     assert_eq!(expected, *claims);

@@ -62,12 +62,22 @@ pub fn key() -> SigningKey {
 }
 
 pub fn token(number: u8) -> Vec<u8> {
+    token_saying(number, "")
+}
+
+/// A token bound to a key (RFC 9449, 6.1).
+pub fn bound_token() -> Vec<u8> {
+    let thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    token_saying(0, &format!(r#","cnf":{{"jkt":"{thumbprint}"}}"#))
+}
+
+fn token_saying(number: u8, more: &str) -> Vec<u8> {
     let header = r#"{"alg":"EdDSA","typ":"at+jwt","kid":"k1"}"#;
     let claims = format!(
         r#"{{"iss":"https://oqim","aud":"oqim-api","sub":"usr_01KAJ7Y8W0ABCDEFGHJKMNPQRS",
             "client_id":"mobile-app","scope":"payments:write payments:read cards:read limits:read",
             "sid":"ses_01KAJ7Y8W0ABCDEFGHJKMNPQRS","jti":"AAECAwQFBgcICQoLDA0O{number:02}",
-            "iat":{NOW_S},"exp":{},"tier":"identified","channel":"mobile","device":"dev_1"}}"#,
+            "iat":{NOW_S},"exp":{},"tier":"identified","channel":"mobile","device":"dev_1"{more}}}"#,
         NOW_S + 300
     );
     let parts = [header, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));

@@ -107,11 +107,20 @@ fn is_acceptable(token: &[u8]) -> bool {
         && header["kid"] == "k1"
         && header.as_object().is_some_and(|members| members.len() == 3)
         && claims["iss"] == "https://oqim"
-        && claims.get("cnf").is_none()
+        && claims.get("cnf").is_none_or(is_confirmation)
         && (audience == "oqim-api"
             || audience
                 .as_array()
                 .is_some_and(|all| all.iter().any(|one| one == "oqim-api")))
+}
+
+/// Whether a confirmation claim names one key, and nothing else.
+fn is_confirmation(claim: &serde_json::Value) -> bool {
+    let thumbprint = claim["jkt"].as_str().unwrap_or_default();
+    claim.as_object().is_some_and(|members| members.len() == 1)
+        && URL_SAFE_NO_PAD
+            .decode(thumbprint)
+            .is_ok_and(|digest| digest.len() == 32)
 }
 
 /// Unpacking and packing undo one another, whichever comes first.

@@ -40,7 +40,35 @@ fn claims_are_usable_here_or_refused() {
         (r#"{"tier":false}"#, Err(Unusable)),
         (r#"{"channel":{}}"#, Err(Unusable)),
         (r#"{"device":[]}"#, Err(Unusable)),
+        (
+            r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}"#,
+            Ok(()),
+        ),
         (r#"{"cnf":{"jkt":"AAAA"}}"#, Err(Unusable)),
+        (
+            r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I="}}"#,
+            Err(Unusable),
+        ),
+        (
+            r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4J"}}"#,
+            Err(Unusable),
+        ),
+        (
+            r#"{"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I","kid":"k"}}"#,
+            Err(Unusable),
+        ),
+        (
+            r#"{"cnf":{"x5t#S256":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}"#,
+            Err(Unusable),
+        ),
+        (r#"{"cnf":{"jkt":7}}"#, Err(Unusable)),
+        (r#"{"cnf":{"jkt":null}}"#, Err(Unusable)),
+        (r#"{"cnf":{}}"#, Err(Unusable)),
+        (r#"{"cnf":[]}"#, Err(Unusable)),
+        (
+            r#"{"cnf":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}"#,
+            Err(Unusable),
+        ),
         (r#"{"iat":null}"#, Err(Unusable)),
         (r#"{"exp":null}"#, Err(Unusable)),
         (r#"{"exp":"1795000200"}"#, Err(Unusable)),
@@ -124,4 +152,13 @@ fn times_count_to_the_second() {
     for now in [i64::MIN, 0, i64::MAX] {
         assert!(verifier().verify(&good(), now).is_err(), "{now}");
     }
+}
+
+#[test]
+fn a_token_bound_to_a_key_says_to_which() {
+    let thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let bound = payload(&format!(r#"{{"cnf":{{"jkt":"{thumbprint}"}}}}"#));
+    let claims = verifier().verify(&sign(HEADER, &bound), NOW).unwrap();
+    assert_eq!(thumbprint, claims.jkt);
+    assert_eq!("", verifier().verify(&good(), NOW).unwrap().jkt);
 }

@@ -171,6 +171,14 @@ class Quotas(_Section, frozen=True):
     console: ChannelQuota
 
 
+class Proposals(_Section, frozen=True):
+    lives_s: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Refunds(_Section, frozen=True):
+    alone_max: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+
+
 class Vault(_Section, frozen=True):
     kek_shares: list[str]
 
@@ -200,6 +208,8 @@ class _File(_Section, frozen=True):
     vault: Vault
     operators: Operators
     quotas: Quotas
+    proposals: Proposals
+    refunds: Refunds
 
 
 class Settings(_File, frozen=True):

@@ -17,6 +17,8 @@ from gateway.payments.callbacks import Callbacks
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
 from gateway.payments.kept import Kept
+from gateway.payments.operator_refunds import OperatorRefunds
+from gateway.payments.operator_refunds import routes as refund_routes
 from gateway.payments.reads import Reads
 from gateway.payments.recovery import Recovery
 from gateway.payments.refusals import Refusals
@@ -29,6 +31,7 @@ from gateway.payments.service import Payments
 from gateway.payments.step_up import StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
+from gateway.proposals.service import Proposals
 
 _BREAKER = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 # The bank's own acceptor, for what has no merchant.
@@ -69,7 +72,11 @@ async def open_connectors(
 
 
 async def open_payments(
-    ground: Ground, identity: IdentityRoom, lease: Lease, stack: AsyncExitStack
+    ground: Ground,
+    identity: IdentityRoom,
+    proposals: Proposals,
+    lease: Lease,
+    stack: AsyncExitStack,
 ) -> PaymentRoom:
     settings, pool, core, clock = ground.settings, ground.pool, ground.core, ground.clock
 
@@ -136,7 +143,7 @@ async def open_payments(
         kept=kept,
     )
     ground.metrics.gauge("replies_kept", "Replies not written yet.", lambda: float(kept.size))
-    reviews = Reviews(pool, payments, actions, reads, clock)
+    reviews = Reviews(pool, payments, actions, reads, clock, proposals)
     callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
     recovery = Recovery(
         pool,
@@ -165,7 +172,20 @@ async def open_payments(
     stack.push_async_callback(recovery.close)
     stack.push_async_callback(kept.close)
     stack.push_async_callback(payments.drain)
-    routes = [*payment_routes(handlers, payments), *review_routes(reviews, ground.cursors)]
+    refunds = OperatorRefunds(
+        pool=pool,
+        core=core,
+        actions=actions,
+        reads=reads,
+        replays=replays,
+        proposals=proposals,
+        alone_max=settings.refunds.alone_max,
+    )
+    routes = [
+        *payment_routes(handlers, payments),
+        *review_routes(reviews, ground.cursors),
+        *refund_routes(refunds),
+    ]
     return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
 
 

@@ -14,6 +14,8 @@ from gateway.ledger.balances import Balances
 from gateway.ledger.chart import read_chart
 from gateway.ledger.routes import routes as ledger_routes
 from gateway.payments.reads import Reads
+from gateway.proposals.routes import routes as proposal_routes
+from gateway.proposals.service import Proposals
 from gateway.reconciliation.breaks import Breaks
 from gateway.reconciliation.imports import Imports
 from gateway.reconciliation.routes import routes as reconciliation_routes
@@ -37,8 +39,19 @@ from gateway.webhooks.service import Endpoints
 DAY_S = 86_400
 
 
+def open_proposals(ground: Ground) -> tuple[Proposals, list[Route]]:
+    """Build what two people agree by; each room registers what it lets them change."""
+    lives_s = ground.settings.proposals.lives_s
+    proposals = Proposals(pool=ground.pool, clock=ground.clock, lives_s=lives_s)
+    return proposals, proposal_routes(proposals, ground.cursors)
+
+
 def open_rules(
-    ground: Ground, identity: IdentityRoom, worker: int, stack: AsyncExitStack
+    ground: Ground,
+    identity: IdentityRoom,
+    proposals: Proposals,
+    worker: int,
+    stack: AsyncExitStack,
 ) -> list[Route]:
     """Build what changes rules, and start replaying what is to be replayed."""
     pool, clock, settings = ground.pool, ground.clock, ground.settings
@@ -48,6 +61,7 @@ def open_rules(
         pool=pool,
         clock=clock,
         views=views,
+        proposals=proposals,
         simulations=simulations,
         everywhere=Everywhere(
             pool=pool,
@@ -135,13 +149,13 @@ def open_ledger(ground: Ground, stack: AsyncExitStack) -> list[Route]:
 
 
 def open_reconciliation(
-    ground: Ground, payments: PaymentRoom, stack: AsyncExitStack
+    ground: Ground, payments: PaymentRoom, proposals: Proposals, stack: AsyncExitStack
 ) -> list[Route]:
     """Build what reports are matched by, and start to tell payments what they say."""
     pool, clock = ground.pool, ground.clock
     reports = reports_of(payments.connectors)
     imports = Imports(pool, clock)
-    breaks = Breaks(pool, clock, read_chart(ground.settings.accounts))
+    breaks = Breaks(pool, clock, read_chart(ground.settings.accounts), proposals)
     settling = Settling(
         pool,
         imports,

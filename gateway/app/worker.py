@@ -14,6 +14,7 @@ from gateway.app.rooms import (
     card_doors,
     open_audit,
     open_ledger,
+    open_proposals,
     open_reconciliation,
     open_rules,
     open_webhooks,
@@ -102,18 +103,20 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         lease = await _register(ground)
         identity.tokens.watch_clock(lambda: lease.skew_s)
         open_audit(ground, stack)
-        payments = await open_payments(ground, identity, lease, stack)
+        proposals, proposal_doors = open_proposals(ground)
+        payments = await open_payments(ground, identity, proposals, lease, stack)
         routes = [
             *identity.routes,
             *card_doors(ground, identity, payments),
             *payments.routes,
-            *open_rules(ground, identity, lease.worker, stack),
+            *proposal_doors,
+            *open_rules(ground, identity, proposals, lease.worker, stack),
             *open_webhooks(ground, stack),
             *open_ledger(ground, stack),
-            *open_reconciliation(ground, payments, stack),
+            *open_reconciliation(ground, payments, proposals, stack),
             *quota_doors(ground),
         ]
-        operators, operator_doors = open_operators(ground, identity)
+        operators, operator_doors = open_operators(ground, identity, proposals)
         routes = operators.guard([*routes, *operator_doors])
         if settings.is_sandbox:
             routes += sandbox_routes(identity.messenger, os.environ.get("OQIM_SIMULATORS", "{}"))

@@ -36,6 +36,8 @@ NAMES = frozenset(
         "before_action_claim",
         "after_action_claim",
         "after_action_reply",
+        # What two operators have agreed on of a payment, before the payment is told.
+        "before_review_settled",
         # A processor's own word.
         "after_callback_stored",
     }

@@ -193,7 +193,7 @@ def routes(operators: Operators, sessions: OperatorSessions, cursors: Cursors) -
             scope=scopes.OPERATORS_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: ChangeView},
-            problems=("not-found", "invalid-state", "four-eyes-required"),
+            problems=("not-found", "invalid-state", "four-eyes-required", "proposal-stale"),
         ),
         Route(
             method="POST",

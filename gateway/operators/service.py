@@ -1,30 +1,56 @@
 """Who the operators are and what each may do; changed by two of them."""
 
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
 from gateway.core import rfc3339
-from gateway.kernel import audit
-from gateway.kernel.clock import Clock
+from gateway.kernel import scopes
 from gateway.kernel.http.problems import Problem
-from gateway.kernel.ids import new_id
 from gateway.operators import store
 from gateway.operators.model import ChangeBody, ChangeView, OperatorView
 from gateway.operators.roles import Roles
-from gateway.operators.sessions import OperatorSessions, utc
+from gateway.operators.sessions import OperatorSessions
+from gateway.proposals.model import Applied, Kind, Proposal
+from gateway.proposals.service import Proposals
+
+_KIND: Literal["roles"] = "roles"
+_REJECTED = "rejected by another operator"
+_STATUS: dict[str, Literal["proposed", "active"]] = {"proposed": "proposed", "approved": "active"}
 
 
 class Operators:
-    """Lists operators, and changes their roles by four eyes."""
+    """Lists operators, and changes their roles by four eyes.
+
+    Args:
+        proposals: where roles are registered as what two people change.
+    """
 
     def __init__(
-        self, *, pool: asyncpg.Pool, clock: Clock, roles: Roles, sessions: OperatorSessions
+        self,
+        *,
+        pool: asyncpg.Pool,
+        roles: Roles,
+        sessions: OperatorSessions,
+        proposals: Proposals,
     ) -> None:
         self._pool = pool
-        self._clock = clock
         self._roles = roles
         self._sessions = sessions
+        self._proposals = proposals
+        proposals.register(
+            Kind(
+                name=_KIND,
+                read_scope=scopes.OPERATORS_READ,
+                propose_scope=scopes.OPERATORS_PROPOSE,
+                approve_scope=scopes.OPERATORS_APPROVE,
+                acts="operator",
+                version=self._version,
+                apply=self._apply,
+                # Neither whoever asked, nor whom it is about.
+                concerned=lambda proposal: proposal.subject,
+            )
+        )
 
     async def page(self, *, after: str, limit: int) -> list[OperatorView]:
         """Return up to `limit` operators after an id, in the order of ids."""
@@ -63,87 +89,63 @@ class Operators:
                 raise Problem(
                     "schema-violation", "There is no such role.", errors=((pointer, detail),)
                 )
-        now_ms = self._clock()
+        change = {"roles": sorted(set(body.roles)), "is_disabled": body.is_disabled}
         async with self._pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(
-                store.PROPOSE,
-                new_id("prp_", now_ms),
-                operator_id,
-                sorted(set(body.roles)),
-                body.is_disabled,
-                body.note,
-                actor,
-                utc(now_ms),
+            version = await connection.fetchval(store.VERSION, operator_id)
+            proposal_id = await self._proposals.add(
+                connection,
+                kind=_KIND,
+                subject=operator_id,
+                diff=change,
+                base_version=version,
+                note=body.note,
+                actor=actor,
+                told=change,
             )
-            await self._record(connection, row, actor, "operator.propose")
-        return _change(row)
+        return _change(await self._proposals.get(proposal_id))
 
     async def approve(self, proposal_id: str, actor: str) -> ChangeView:
         """Give the roles that another asked for; the operator's sessions end.
 
         Raises:
-            Problem: not-found, invalid-state, four-eyes-required.
+            Problem: not-found, invalid-state, four-eyes-required, proposal-stale.
         """
-        return await self._decide(proposal_id, actor, "active")
+        return _change(await self._proposals.approve(proposal_id, actor, kinds={_KIND}))
 
     async def reject(self, proposal_id: str, actor: str) -> ChangeView:
-        """Leave everything as it is. Raises as `approve`; the own may be taken back."""
-        return await self._decide(proposal_id, actor, "rejected")
+        """Leave everything as it is; the own may be taken back.
 
-    async def _decide(self, proposal_id: str, actor: str, status: str) -> ChangeView:
-        revoked = None
-        async with self._pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(store.LOCK_PROPOSAL, proposal_id)
-            if row is None:
-                raise Problem("not-found", "There is no such proposal.")
-            if row["status"] != "proposed":
-                raise Problem("invalid-state", f"The proposal is {row['status']}.")
-            if status == "active":
-                # Neither whoever asked, nor whom it is about.
-                if actor in (row["proposed_by"], row["operator_id"]):
-                    raise Problem("four-eyes-required", "Another operator must approve it.")
-                await connection.execute(
-                    store.CHANGE, row["operator_id"], row["roles"], row["is_disabled"]
-                )
-                revoked = await self._sessions.end_all(connection, row["operator_id"])
-            row = await connection.fetchrow(
-                store.DECIDE, proposal_id, status, actor, utc(self._clock())
-            )
-            verb = "approve" if status == "active" else "reject"
-            await self._record(connection, row, actor, f"operator.{verb}")
-        if revoked is not None:
-            await self._sessions.keep(revoked)
-        return _change(row)
+        Raises:
+            Problem: not-found, invalid-state.
+        """
+        return _change(await self._proposals.reject(proposal_id, _REJECTED, actor, kinds={_KIND}))
 
-    async def _record(self, connection: Any, row: Any, actor: str, action: str) -> None:
-        await audit.record(
-            connection,
-            at_ms=self._clock(),
-            actor=actor,
-            action=action,
-            object=row["operator_id"],
-            detail={
-                "proposal": row["id"],
-                "roles": row["roles"],
-                "is_disabled": row["is_disabled"],
-                "note": row["note"],
-            },
+    async def _version(self, connection: Any, proposal: Proposal) -> str:
+        version: str = await connection.fetchval(store.VERSION, proposal.subject)
+        return version
+
+    async def _apply(self, connection: Any, proposal: Proposal, actor: str) -> Applied:
+        change = proposal.diff
+        await connection.execute(
+            store.CHANGE, proposal.subject, change["roles"], change["is_disabled"]
         )
+        revoked = await self._sessions.end_all(connection, proposal.subject)
+        return Applied(change, lambda: self._sessions.keep(revoked))
 
 
-def _change(row: Any) -> ChangeView:
-    decided_at = row["decided_at"]
+def _change(proposal: Proposal) -> ChangeView:
+    decided_at_ms = proposal.decided_at_ms
     return ChangeView(
-        id=row["id"],
-        operator=row["operator_id"],
-        roles=row["roles"],
-        is_disabled=row["is_disabled"],
-        note=row["note"],
-        status=row["status"],
-        proposed_by=row["proposed_by"],
-        proposed_at=rfc3339(round(row["proposed_at"].timestamp() * 1000)),
-        decided_by=row["decided_by"],
-        decided_at=None if decided_at is None else rfc3339(round(decided_at.timestamp() * 1000)),
+        id=proposal.id,
+        operator=proposal.subject,
+        roles=proposal.diff["roles"],
+        is_disabled=proposal.diff["is_disabled"],
+        note=proposal.note,
+        status=_STATUS.get(proposal.status, "rejected"),
+        proposed_by=proposal.proposed_by,
+        proposed_at=rfc3339(proposal.proposed_at_ms),
+        decided_by=proposal.decided_by,
+        decided_at=None if decided_at_ms is None else rfc3339(decided_at_ms),
     )
 
 

@@ -73,15 +73,8 @@ UPDATE operator_sessions SET ended_at = now() WHERE operator_id = $1 AND ended_a
 RETURNING id
 """
 
-_PROPOSAL = """id, operator_id, roles, is_disabled, note, status, proposed_by, proposed_at,
-    decided_by, decided_at"""
-PROPOSE = f"""
-INSERT INTO operator_proposals (
-    id, operator_id, roles, is_disabled, note, status, proposed_by, proposed_at)
-VALUES ($1, $2, $3, $4, $5, 'proposed', $6, $7) RETURNING {_PROPOSAL}
-"""
-LOCK_PROPOSAL = f"SELECT {_PROPOSAL} FROM operator_proposals WHERE id = $1 FOR UPDATE"
-DECIDE = f"""
-UPDATE operator_proposals SET status = $2, decided_by = $3, decided_at = $4 WHERE id = $1
-RETURNING {_PROPOSAL}
+# What a change of roles is proposed against. No row: there is no such operator.
+VERSION = """
+SELECT array_to_string(roles, ',') || '|' || (disabled_at IS NOT NULL)::text
+FROM operators WHERE id = $1 FOR UPDATE
 """

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -16,7 +17,7 @@ import structlog
 
 from connectors.spi import Connector, Outcome, Result
 from gateway.core import Commission, Core, Refusal, idempotency
-from gateway.kernel import failpoints
+from gateway.kernel import audit, failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
@@ -66,7 +67,11 @@ class _Unclaimed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One action asked for."""
+    """One action asked for.
+
+    Args:
+        operator: who asked, when it was neither the customer nor the merchant.
+    """
 
     kind: str
     payment: Payment
@@ -74,6 +79,7 @@ class Wanted:
     reason: str | None
     scope: bytes
     fingerprint: bytes
+    operator: str | None = None
 
 
 class Actions:
@@ -115,11 +121,13 @@ class Actions:
         *,
         amount_minor: int | None = None,
         reason: str | None = None,
+        is_operator: bool = False,
     ) -> Response:
         """Capture, cancel or refund a payment of the caller's, once per key.
 
         Args:
             amount_minor: 1 to 10**15; None: all that is left.
+            is_operator: whether the payment may be anybody's, and the audit log is told.
 
         Raises:
             Problem: not-found, invalid-state, capture-exceeds-authorized,
@@ -136,7 +144,7 @@ class Actions:
         replayed = await self._replays.find(*key)
         if replayed is not None:
             return replayed
-        found = await self._reads.visible(payment_id, request.who.sub)
+        found = await self._reads.visible(payment_id, None if is_operator else request.who.sub)
         if found is None:
             raise Problem("not-found", "There is no such payment.")
         payment, attempts = found
@@ -150,7 +158,8 @@ class Actions:
             return replayed
         # Refused before it is claimed: what is claimed must be able to end.
         self._commission(kind, payment, amount)
-        wanted = Wanted(kind, payment, amount, reason, *key)
+        operator = request.who.sub if is_operator else None
+        wanted = Wanted(kind, payment, amount, reason, *key, operator)
         await failpoints.hit("before_action_claim")
         action = await self._claim(wanted)
         if action is None:
@@ -210,14 +219,40 @@ class Actions:
         raise Problem("unavailable", "The payment is busy; try again with the same key.")
 
     async def _claim_once(self, wanted: Wanted) -> Action | None:
-        payment = wanted.payment
-        now_ms = self._clock()
-        returned = 0
+        action = await self._new_action(wanted)
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                key = await connection.fetchval(
+                    store.CLAIM_KEY, wanted.scope, wanted.fingerprint, action.id
+                )
+                if key is None:
+                    return None
+                await self._claim_in(connection, wanted, action)
+                if wanted.operator is not None:
+                    await audit.record(
+                        connection,
+                        at_ms=self._clock(),
+                        actor=wanted.operator,
+                        action=f"{wanted.kind}.make",
+                        object=wanted.payment.id,
+                        detail={
+                            wanted.kind: action.id,
+                            "amount": action.amount_minor,
+                            "currency": wanted.payment.currency,
+                            "reason": wanted.reason,
+                        },
+                    )
+        except (_Unclaimed, asyncpg.UniqueViolationError):
+            raise await self._why_unclaimed(wanted) from None
+        return action
+
+    async def _new_action(self, wanted: Wanted) -> Action:
+        now_ms, returned = self._clock(), 0
         if wanted.kind == "refund":
-            returned = self._returned(payment, wanted.amount_minor)
-        action = Action(
+            returned = self._returned(wanted.payment, wanted.amount_minor)
+        return Action(
             id=new_id(_PREFIXES[wanted.kind], now_ms),
-            payment_id=payment.id,
+            payment_id=wanted.payment.id,
             kind=wanted.kind,
             state="pending",
             amount_minor=wanted.amount_minor,
@@ -226,34 +261,69 @@ class Actions:
             commission_returned=returned,
             reason=wanted.reason,
         )
+
+    async def _claim_in(self, connection: Any, wanted: Wanted, action: Action) -> None:
+        """Make an action durable in the open transaction. Raises _Unclaimed."""
+        payment = wanted.payment
         claim, expected = store.CLAIM_END, []
         if wanted.kind == "refund":
             claim = store.CLAIM_REFUND
-            expected = [returned, payment.amount_refunding, payment.commission_returning]
+            expected = [
+                action.commission_returned,
+                payment.amount_refunding,
+                payment.commission_returning,
+            ]
+        amount_minor = action.amount_minor
+        if await connection.fetchval(claim, payment.id, amount_minor, *expected) is None:
+            raise _Unclaimed
+        await connection.execute(
+            store.INSERT_ACTION,
+            action.id,
+            action.payment_id,
+            action.kind,
+            action.amount_minor,
+            action.commission_returned,
+            action.reason,
+            action.sequence,
+            self._lease.worker,
+        )
+
+    # What operators agree on --------------------------------------------------------------------
+
+    async def refundable(self, payment_id: str, amount_minor: int | None) -> tuple[Payment, int]:
+        """Return a payment and what a refund of it would be; None: all that is left.
+
+        Raises:
+            Problem: not-found, invalid-state, refund-exceeds-captured, refund-not-supported.
+        """
+        found = await self._reads.visible(payment_id, None)
+        if found is None:
+            raise Problem("not-found", "There is no such payment.")
+        return found[0], self._amount("refund", found[0], amount_minor)
+
+    async def claim_refund(
+        self, connection: Any, payment: Payment, amount_minor: int, reason: str
+    ) -> Action:
+        """Make a refund durable in the open transaction; `carry_refund` it once that commits.
+
+        Raises:
+            Problem: proposal-stale: another refund was claimed since the payment was read.
+        """
+        wanted = Wanted("refund", payment, amount_minor, reason, b"", b"")
+        action = await self._new_action(wanted)
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
-                key = await connection.fetchval(
-                    store.CLAIM_KEY, wanted.scope, wanted.fingerprint, action.id
-                )
-                if key is None:
-                    return None
-                amount_minor = wanted.amount_minor
-                if await connection.fetchval(claim, payment.id, amount_minor, *expected) is None:
-                    raise _Unclaimed
-                await connection.execute(
-                    store.INSERT_ACTION,
-                    action.id,
-                    action.payment_id,
-                    action.kind,
-                    action.amount_minor,
-                    action.commission_returned,
-                    action.reason,
-                    action.sequence,
-                    self._lease.worker,
-                )
-        except (_Unclaimed, asyncpg.UniqueViolationError):
-            raise await self._why_unclaimed(wanted) from None
+            await self._claim_in(connection, wanted, action)
+        except _Unclaimed:
+            raise Problem("proposal-stale", "The payment has been refunded since.") from None
         return action
+
+    async def carry_refund(self, action: Action) -> None:
+        """Send a refund that was claimed; what becomes of it otherwise is recovery's to find."""
+        payment, attempts = await self._reads.whole(action.payment_id)
+        try:
+            await self._carry(action, payment, attempts, scope=None)
+        except (Unavailable, Problem, *CONNECTION_LOST) as error:
+            log.warning("a refund waits for recovery", action=action.id, reason=str(error))
 
     async def _why_unclaimed(self, wanted: Wanted) -> Exception:
         payment, _ = await self._reads.whole(wanted.payment.id)

@@ -85,7 +85,7 @@ class Recovery:
 
     async def _look(self) -> None:
         await self._step_ups.expire()
-        await self._reviews.close_settled()
+        await self._reviews.sweep()
         free = self._settings.batch_size_max - len(self._running)
         if free <= 0:
             return

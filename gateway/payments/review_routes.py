@@ -115,7 +115,7 @@ def routes(reviews: Reviews, cursors: Cursors) -> list[Route]:
             scope=scopes.REVIEWS_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: ReviewView},
-            problems=("not-found", "four-eyes-required", "invalid-state"),
+            problems=("not-found", "four-eyes-required", "invalid-state", "proposal-stale"),
         ),
         Route(
             method="GET",

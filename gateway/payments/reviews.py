@@ -1,19 +1,21 @@
 """Payments that a human must settle: one operator proposes what became of one, another approves.
 
 What is in doubt keeps its headroom and goes on being asked about; whoever is first to know settles
-it. Never settles anything by itself, and never by the same operator twice.
+it. Never settles anything by itself, and never by the same operator twice. What two have agreed on
+is told to the payment once that is committed, by whoever finds it.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import asyncpg
 import msgspec
+import structlog
 
 from connectors.spi import Outcome, Result
 from gateway.core import rfc3339
-from gateway.kernel import audit
+from gateway.kernel import failpoints, scopes
 from gateway.kernel.clock import Clock
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.payments import store
@@ -22,34 +24,50 @@ from gateway.payments.model import Action, Attempt
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
 from gateway.payments.reads import Reads
 from gateway.payments.service import Payments
+from gateway.proposals.model import Applied, Proposal
+from gateway.proposals.model import Kind as ProposalKind
+from gateway.proposals.service import Proposals
+
+log = structlog.get_logger("payments")
 
 OPEN_REVIEW = """
 INSERT INTO reviews (id, payment_id, kind, subject_id, reason, status)
 VALUES ($1, $2, $3, $4, $5, 'open') ON CONFLICT (kind, subject_id) DO NOTHING
 """
-_COLUMNS = """
-r.id, r.payment_id, r.kind, r.subject_id, r.reason, r.status, r.opened_at, r.outcome, r.note,
-r.proposed_by, r.proposed_at, r.decided_by, r.decided_at, p.amount_minor, p.currency
+# The proposal that stands: an open one that has not expired, or the one that was approved.
+_REVIEWS = """
+SELECT r.id, r.payment_id, r.kind, r.subject_id, r.reason, r.opened_at, p.amount_minor, p.currency,
+    o.diff ->> 'outcome' AS outcome, o.note, o.proposed_by, o.proposed_at, o.decided_by,
+    o.decided_at,
+    CASE WHEN r.status = 'open' AND o.status = 'proposed' THEN 'proposed' ELSE r.status END
+        AS status
+FROM reviews r JOIN payments p ON p.id = r.payment_id LEFT JOIN LATERAL (
+    SELECT * FROM proposals n
+    WHERE n.kind = 'review' AND n.subject = r.id
+      AND (n.status = 'approved' OR n.status = 'proposed' AND n.expires_at > now())
+    ORDER BY n.id DESC LIMIT 1) o ON true
 """
 LIST_REVIEWS = f"""
-SELECT {_COLUMNS} FROM reviews r JOIN payments p ON p.id = r.payment_id
-WHERE r.id < $1 AND ($2::text IS NULL OR r.status = $2) ORDER BY r.id DESC LIMIT $3
+SELECT * FROM ({_REVIEWS} WHERE r.id < $1) shown
+WHERE $2::text IS NULL OR status = $2 ORDER BY id DESC LIMIT $3
 """
-GET_REVIEW = f"""
-SELECT {_COLUMNS} FROM reviews r JOIN payments p ON p.id = r.payment_id WHERE r.id = $1
-"""
-PROPOSE = """
-UPDATE reviews SET status = 'proposed', outcome = $2, note = $3, proposed_by = $4, proposed_at = $5
-WHERE id = $1 AND status IN ('open', 'proposed') RETURNING id
-"""
-DECIDE = """
-UPDATE reviews SET status = 'settled', decided_by = $2, decided_at = $3
-WHERE id = $1 AND status = 'proposed' AND outcome = $4 AND proposed_by <> $2 RETURNING id
+GET_REVIEW = f"{_REVIEWS} WHERE r.id = $1"
+HOLD_REVIEW = "SELECT status, kind, subject_id FROM reviews WHERE id = $1 FOR UPDATE"
+ATTEMPT_STATE = "SELECT state FROM attempts WHERE id = $1"
+ACTION_STATE = "SELECT state FROM actions WHERE id = $1"
+APPROVED = "UPDATE reviews SET status = 'approved' WHERE id = $1"
+SETTLED = "UPDATE reviews SET status = 'settled' WHERE id = $1 AND status = 'approved'"
+# Of a worker that died between.
+LEFT = """
+SELECT r.id FROM reviews r JOIN proposals o ON o.kind = 'review' AND o.subject = r.id
+WHERE r.status = 'approved' AND o.status = 'approved'
+  AND o.decided_at < now() - $1 * interval '1 second'
+ORDER BY r.id LIMIT 20
 """
 # What settled itself needs nobody any more.
 CLOSE_SETTLED = """
 UPDATE reviews r SET status = 'closed'
-WHERE r.status IN ('open', 'proposed') AND (
+WHERE r.status = 'open' AND (
     r.kind = 'attempt' AND EXISTS (
         SELECT FROM attempts a WHERE a.id = r.subject_id
           AND a.state NOT IN ('sent', 'unknown', 'reversing'))
@@ -70,7 +88,11 @@ WHERE a.state IN ('pending', 'unknown')
 GROUP BY 1, 2
 """
 
-Status = Literal["open", "proposed", "settled", "closed"]
+# Its own worker settles it at once: only what is older was left.
+_LEFT_S = 10.0
+_KIND: Literal["review"] = "review"
+
+Status = Literal["open", "proposed", "approved", "settled", "closed"]
 Kind = Literal["attempt", "action", "conflict"]
 
 # What an operator may find to have happened, by what is reviewed.
@@ -89,7 +111,7 @@ _RESULTS = {
 
 
 class ReviewView(msgspec.Struct):
-    """One review."""
+    """One review. `approved`: two have agreed, and the payment is being told."""
 
     id: str
     payment: str
@@ -145,12 +167,26 @@ class Reviews:
         actions: Actions,
         reads: Reads,
         clock: Clock,
+        proposals: Proposals,
     ) -> None:
         self._pool = pool
         self._reads = reads
         self._payments = payments
         self._actions = actions
         self._clock = clock
+        self._proposals = proposals
+        proposals.register(
+            ProposalKind(
+                name=_KIND,
+                read_scope=scopes.REVIEWS_READ,
+                propose_scope=scopes.REVIEWS_PROPOSE,
+                approve_scope=scopes.REVIEWS_APPROVE,
+                acts="review",
+                version=self._version,
+                apply=self._apply,
+                replaces=True,
+            )
+        )
 
     async def open(self, one: Attempt | Action, reason: str) -> None:
         """Hand what is in doubt to operators; it keeps its headroom."""
@@ -158,9 +194,14 @@ class Reviews:
         review_id = new_id("rev_", self._clock())
         await self._pool.execute(OPEN_REVIEW, review_id, one.payment_id, kind, one.id, reason)
 
-    async def close_settled(self) -> None:
-        """Close what became known by itself."""
+    async def sweep(self) -> None:
+        """Close what became known by itself, and settle what a dead worker left approved."""
         await self._pool.execute(CLOSE_SETTLED)
+        for row in await self._pool.fetch(LEFT, _LEFT_S):
+            try:
+                await self._settle(row["id"])
+            except (Unavailable, Problem) as error:
+                log.warning("a review waits", review=row["id"], reason=str(error))
 
     async def page(self, *, before: str, status: str | None, limit: int) -> list[ReviewView]:
         """Return up to `limit` reviews older than `before`, newest first."""
@@ -189,20 +230,17 @@ class Reviews:
         if body.outcome not in review.outcomes:
             detail = f"Must be one of: {', '.join(review.outcomes)}."
             raise Problem("schema-violation", detail, errors=(("/outcome", detail),))
-        now_ms = self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
-            proposed = await connection.fetchval(
-                PROPOSE, review_id, body.outcome, body.note, operator, _moment(now_ms)
-            )
-            if proposed is None:
-                raise Problem("invalid-state", f"The review is {review.status}.")
-            await audit.record(
+            version = await self._held(connection, review_id)
+            await self._proposals.add(
                 connection,
-                at_ms=now_ms,
+                kind=_KIND,
+                subject=review_id,
+                diff={"outcome": body.outcome},
+                base_version=version,
+                note=body.note,
                 actor=operator,
-                action="review.propose",
-                object=review_id,
-                detail={"outcome": body.outcome, "note": body.note, "payment": review.payment},
+                told={"outcome": body.outcome, "payment": review.payment},
             )
         return await self.get(review_id)
 
@@ -210,32 +248,47 @@ class Reviews:
         """Settle it as another operator proposed.
 
         Raises:
-            Problem: not-found, four-eyes-required, invalid-state.
+            Problem: not-found, four-eyes-required, invalid-state, proposal-stale.
         """
         review = await self.get(review_id)
-        if review.status != "proposed":
+        proposal_id = await self._proposals.open_of(_KIND, review_id)
+        if review.status not in ("open", "proposed") or proposal_id is None:
             raise Problem("invalid-state", f"The review is {review.status}.")
-        if review.proposed_by == operator:
-            raise Problem("four-eyes-required", "Another operator must approve it.")
-        now_ms = self._clock()
-        async with self._pool.acquire() as connection, connection.transaction():
-            decided = await connection.fetchval(
-                DECIDE, review_id, operator, _moment(now_ms), review.outcome
-            )
-            if decided is None:
-                raise Problem("invalid-state", "The review has changed; read it again.")
-            await audit.record(
-                connection,
-                at_ms=now_ms,
-                actor=operator,
-                action="review.approve",
-                object=review_id,
-                detail={"outcome": review.outcome, "payment": review.payment},
-            )
-        await self._settle(review)
+        await self._proposals.approve(proposal_id, operator, kinds={_KIND})
         return await self.get(review_id)
 
-    async def _settle(self, review: ReviewView) -> None:
+    async def _held(self, connection: Any, review_id: str) -> str:
+        """Return the version of a review that is open, which stays so for the transaction.
+
+        Raises:
+            Problem: invalid-state.
+        """
+        row = await connection.fetchrow(HOLD_REVIEW, review_id)
+        if row["status"] != "open":
+            raise Problem("invalid-state", f"The review is {row['status']}.")
+        if row["kind"] == "conflict":
+            return ""
+        statement = ATTEMPT_STATE if row["kind"] == "attempt" else ACTION_STATE
+        state: str = await connection.fetchval(statement, row["subject_id"])
+        # Whether it was taken up by recovery says nothing of what became of it.
+        return "unknown" if state in ("sent", "pending") else state
+
+    async def _version(self, connection: Any, proposal: Proposal) -> str:
+        return await self._held(connection, proposal.subject)
+
+    async def _apply(self, connection: Any, proposal: Proposal, operator: str) -> Applied:
+        await connection.execute(APPROVED, proposal.subject)
+        return Applied(proposal.diff, lambda: self._settle(proposal.subject))
+
+    async def _settle(self, review_id: str) -> None:
+        """Tell a payment what two have agreed on; told again, it changes nothing."""
+        row = await self._pool.fetchrow(GET_REVIEW, review_id)
+        assert row is not None, "it was approved"
+        await failpoints.hit("before_review_settled")
+        await self._tell(_view(row))
+        await self._pool.execute(SETTLED, review_id)
+
+    async def _tell(self, review: ReviewView) -> None:
         """Apply what was approved; a fact that came first stands, and this one is a conflict."""
         if review.kind == "conflict":
             return
@@ -275,10 +328,6 @@ class Reviews:
             oldest_at=min((part.oldest_at for part in parts), default=None),
             parts=parts,
         )
-
-
-def _moment(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
 
 
 def _shown(moment: Any) -> str | None:

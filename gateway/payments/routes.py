@@ -278,7 +278,7 @@ class PaymentRoutes:
 
     async def capture(self, request: Request) -> Response:
         body = optional_body_as(request, CaptureBody)
-        _check_amount(body.amount)
+        check_amount(body.amount)
         return await self._actions.act(
             request, "capture", request.params["id"], amount_minor=body.amount
         )
@@ -289,7 +289,7 @@ class PaymentRoutes:
 
     async def refund(self, request: Request) -> Response:
         body = optional_body_as(request, RefundBody)
-        _check_amount(body.amount)
+        check_amount(body.amount)
         return await self._actions.act(
             request,
             "refund",
@@ -327,7 +327,8 @@ class PaymentRoutes:
         return json_response(200, Accepted(True))
 
 
-def _check_amount(amount: int | None) -> None:
+def check_amount(amount: int | None) -> None:
+    """Refuse an amount out of range. Raises Problem `invalid-amount`."""
     if amount is not None and not 1 <= amount <= 10**15:
         detail = "Must be an integer of minor units from 1 to 10^15."
         raise Problem("invalid-amount", detail, errors=(("/amount", detail),))

@@ -244,11 +244,13 @@ FIND_VERSIONS = "SELECT id, version FROM payments WHERE id = ANY($1::text[])"
 # The stored answers under keys.
 FIND_ANSWERS = """
 SELECT k.scope, k.fingerprint, k.object_id,
-    COALESCE(p.response_status, a.response_status, s.response_status) AS response_status,
-    COALESCE(p.response_body, a.response_body, s.response_body) AS response_body
+    COALESCE(p.response_status, a.response_status, s.response_status,
+        CASE WHEN q.answer IS NOT NULL THEN 202 END) AS response_status,
+    COALESCE(p.response_body, a.response_body, s.response_body, q.answer) AS response_body
 FROM idempotency_keys k
 LEFT JOIN payments p ON p.id = k.object_id
 LEFT JOIN actions a ON a.id = k.object_id
 LEFT JOIN step_ups s ON s.confirmation_id = k.object_id
+LEFT JOIN proposals q ON q.id = k.object_id
 WHERE k.scope = ANY($1::bytea[])
 """

@@ -5,18 +5,19 @@ writes the audit log. Never changes a payment.
 """
 
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import msgspec
 
 from gateway.core import rfc3339
-from gateway.kernel import audit
+from gateway.kernel import scopes
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.ledger.chart import Chart
+from gateway.proposals.model import Applied, Kind, Proposal
+from gateway.proposals.service import Proposals
 from gateway.reconciliation import store
-from gateway.reconciliation.days import utc
 from gateway.reconciliation.imports import post
 from gateway.reconciliation.model import (
     BreakView,
@@ -28,16 +29,36 @@ from gateway.reconciliation.model import (
 )
 from gateway.reconciliation.postings import checked
 
+_KIND: Literal["break"] = "break"
 _DECIDED = {"accept": "accepted", "post": "posted"}
 
 
 class Breaks:
-    """Shows and closes breaks, and shows what was imported."""
+    """Shows and closes breaks, and shows what was imported.
 
-    def __init__(self, pool: asyncpg.Pool, clock: Clock, chart: Chart) -> None:
+    Args:
+        proposals: where breaks are registered as what two people close.
+    """
+
+    def __init__(
+        self, pool: asyncpg.Pool, clock: Clock, chart: Chart, proposals: Proposals
+    ) -> None:
         self._pool = pool
         self._clock = clock
         self._chart = chart
+        self._proposals = proposals
+        proposals.register(
+            Kind(
+                name=_KIND,
+                read_scope=scopes.RECONCILIATION_READ,
+                propose_scope=scopes.RECONCILIATION_PROPOSE,
+                approve_scope=scopes.RECONCILIATION_APPROVE,
+                acts="reconciliation",
+                version=self._version,
+                apply=self._apply,
+                replaces=True,
+            )
+        )
 
     async def days(
         self,
@@ -82,36 +103,24 @@ class Breaks:
         Raises:
             Problem: not-found, schema-violation, invalid-state.
         """
-        row = await self._row(break_id)
+        await self._row(break_id)
         if body.action == "post":
             checked(body.postings, self._chart)
         elif body.postings:
             detail = "Only `post` has postings."
             raise Problem("schema-violation", detail, errors=(("/postings", detail),))
-        now_ms = self._clock()
+        diff = {"action": body.action, "postings": msgspec.to_builtins(body.postings)}
         async with self._pool.acquire() as connection, connection.transaction():
-            proposed = await connection.fetchval(
-                store.PROPOSE,
-                break_id,
-                body.action,
-                body.note,
-                msgspec.json.encode(body.postings).decode(),
-                operator,
-                utc(now_ms),
-            )
-            if proposed is None:
-                raise Problem("invalid-state", f"The break is {row['status']}.")
-            await audit.record(
+            version = await self._held(connection, break_id)
+            await self._proposals.add(
                 connection,
-                at_ms=now_ms,
+                kind=_KIND,
+                subject=break_id,
+                diff=diff,
+                base_version=version,
+                note=body.note,
                 actor=operator,
-                action="reconciliation.propose",
-                object=break_id,
-                detail={
-                    "action": body.action,
-                    "note": body.note,
-                    "postings": msgspec.to_builtins(body.postings),
-                },
+                told=diff,
             )
         return await self.get(break_id)
 
@@ -119,45 +128,46 @@ class Breaks:
         """Close it as another operator proposed; what is posted is posted with it.
 
         Raises:
-            Problem: not-found, four-eyes-required, invalid-state.
+            Problem: not-found, four-eyes-required, invalid-state, proposal-stale.
         """
         row = await self._row(break_id)
-        if row["status"] != "proposed":
+        proposal_id = await self._proposals.open_of(_KIND, break_id)
+        if row["status"] not in ("open", "proposed") or proposal_id is None:
             raise Problem("invalid-state", f"The break is {row['status']}.")
-        if row["proposed_by"] == operator:
-            raise Problem("four-eyes-required", "Another operator must approve it.")
-        action, now_ms = row["action"], self._clock()
-        entry_id = f"adj_{break_id[4:]}" if action == "post" else None
-        async with self._pool.acquire() as connection, connection.transaction():
-            decided = await connection.fetchval(
-                store.DECIDE,
-                break_id,
-                _DECIDED[action],
-                operator,
-                utc(now_ms),
-                entry_id,
-                row["proposed_at"],
-            )
-            if decided is None:
-                raise Problem("invalid-state", "The break has changed; read it again.")
-            if entry_id is not None:
-                postings = msgspec.json.decode(row["postings"], type=list[PostingBody])
-                await post(connection, entry_id, checked(postings, self._chart))
-            await audit.record(
-                connection,
-                at_ms=now_ms,
-                actor=operator,
-                action="reconciliation.approve",
-                object=break_id,
-                detail={
-                    "action": action,
-                    "entry": entry_id,
-                    "payment": row["payment_id"],
-                    "connector": row["connector"],
-                    "business_day": row["business_day"].isoformat(),
-                },
-            )
+        await self._proposals.approve(proposal_id, operator, kinds={_KIND})
         return await self.get(break_id)
+
+    async def _held(self, connection: Any, break_id: str) -> str:
+        """Return the version of a break that is open, which stays so for the transaction.
+
+        Raises:
+            Problem: invalid-state.
+        """
+        row = await connection.fetchrow(store.HOLD_BREAK, break_id)
+        if row["status"] != "open":
+            raise Problem("invalid-state", f"The break is {row['status']}.")
+        version: str = row["version"]
+        return version
+
+    async def _version(self, connection: Any, proposal: Proposal) -> str:
+        return await self._held(connection, proposal.subject)
+
+    async def _apply(self, connection: Any, proposal: Proposal, operator: str) -> Applied:
+        break_id, action = proposal.subject, proposal.diff["action"]
+        entry_id = f"adj_{break_id[4:]}" if action == "post" else None
+        await connection.execute(store.CLOSE_BREAK, break_id, _DECIDED[action], entry_id)
+        if entry_id is not None:
+            postings = msgspec.convert(proposal.diff["postings"], list[PostingBody])
+            await post(connection, entry_id, checked(postings, self._chart))
+        row = await connection.fetchrow(store.GET_BREAK, break_id)
+        outcome = {
+            "action": action,
+            "entry": entry_id,
+            "payment": row["payment_id"],
+            "connector": row["connector"],
+            "business_day": row["business_day"].isoformat(),
+        }
+        return Applied(outcome)
 
 
 def _shown(moment: Any) -> str | None:

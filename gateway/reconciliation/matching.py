@@ -227,7 +227,7 @@ UPDATE reconciliation_imports i SET is_stale = true
 WHERE i.is_current AND i.connector = $1 AND i.business_day <> $2 AND EXISTS (
     SELECT FROM reconciliation_breaks b JOIN matched m ON m.subject = b.subject
     WHERE b.connector = $1 AND b.business_day = i.business_day AND b.kind = 'status'
-      AND b.status IN ('open', 'proposed') AND m.is_approved)
+      AND b.status = 'open' AND m.is_approved)
 """
 MARK_EXPLAINED = """
 UPDATE reconciliation_imports i SET is_stale = true

@@ -206,6 +206,6 @@ def routes(service: Reconciliation, breaks: Breaks, cursors: Cursors) -> list[Ro
             scope=scopes.RECONCILIATION_APPROVE,
             priority=Priority.PAYMENT,
             answers={200: BreakView},
-            problems=("not-found", "four-eyes-required", "invalid-state"),
+            problems=("not-found", "four-eyes-required", "invalid-state", "proposal-stale"),
         ),
     ]

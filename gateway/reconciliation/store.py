@@ -23,17 +23,15 @@ UPDATE reconciliation_imports SET matched = $2, matched_at = $3, is_stale = fals
 # Breaks of a day, brought to what was found: gone, changed, new. $1 connector, $2 day.
 RESOLVE_GONE = """
 UPDATE reconciliation_breaks b SET status = 'resolved', resolved_at = now()
-WHERE b.connector = $1 AND b.business_day = $2 AND b.status IN ('open', 'proposed')
+WHERE b.connector = $1 AND b.business_day = $2 AND b.status = 'open'
   AND NOT EXISTS (SELECT FROM found_breaks f WHERE f.kind = b.kind AND f.name = b.name)
 """
-# What is proposed about one side that has changed is proposed about something else.
+# What is proposed about one side that has changed is proposed about something else: its version is.
 REFRESH = """
 UPDATE reconciliation_breaks b SET line_number = f.line_number, ours = f.ours, theirs = f.theirs,
-    is_told = b.is_told AND b.theirs IS NOT DISTINCT FROM f.theirs,
-    status = CASE WHEN b.ours IS NOT DISTINCT FROM f.ours
-        AND b.theirs IS NOT DISTINCT FROM f.theirs THEN b.status ELSE 'open' END
+    is_told = b.is_told AND b.theirs IS NOT DISTINCT FROM f.theirs
 FROM found_breaks f
-WHERE b.connector = $1 AND b.business_day = $2 AND b.status IN ('open', 'proposed')
+WHERE b.connector = $1 AND b.business_day = $2 AND b.status = 'open'
   AND f.kind = b.kind AND f.name = b.name
   AND (b.line_number, b.ours, b.theirs) IS DISTINCT FROM (f.line_number, f.ours, f.theirs)
 """
@@ -46,7 +44,7 @@ FROM found_breaks f
 WHERE NOT EXISTS (
     SELECT FROM reconciliation_breaks b
     WHERE b.connector = $1 AND b.business_day = $2 AND b.kind = f.kind AND b.name = f.name
-      AND (b.status IN ('open', 'proposed')
+      AND (b.status = 'open'
         OR b.status IN ('accepted', 'posted') AND b.ours IS NOT DISTINCT FROM f.ours
           AND b.theirs IS NOT DISTINCT FROM f.theirs))
 ORDER BY f.line_number NULLS LAST, f.name
@@ -55,7 +53,7 @@ ORDER BY f.line_number NULLS LAST, f.name
 RESOLVE_ELSEWHERE = """
 UPDATE reconciliation_breaks b SET status = 'resolved', resolved_at = now()
 WHERE b.connector = $1 AND b.business_day <> $2 AND b.kind = 'missing_there'
-  AND b.status IN ('open', 'proposed') AND EXISTS (
+  AND b.status = 'open' AND EXISTS (
     SELECT FROM matched m WHERE m.subject = b.subject AND m.side = b.side AND m.is_approved)
 """
 
@@ -81,7 +79,7 @@ FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::text[])
 UNTOLD = """
 SELECT id, connector, business_day, side, subject, payment_id, ours, theirs
 FROM reconciliation_breaks
-WHERE kind = 'status' AND status IN ('open', 'proposed') AND NOT is_told AND subject IS NOT NULL
+WHERE kind = 'status' AND status = 'open' AND NOT is_told AND subject IS NOT NULL
 ORDER BY id LIMIT $1
 """
 TOLD = "UPDATE reconciliation_breaks SET is_told = true WHERE id = $1"
@@ -90,7 +88,7 @@ TO_MATCH = """
 SELECT connector, business_day AS day FROM reconciliation_imports WHERE is_current AND is_stale
 UNION
 SELECT b.connector, b.business_day AS day FROM reconciliation_breaks b
-WHERE b.kind = 'status' AND b.status IN ('open', 'proposed') AND b.ours ->> 'status' = 'unknown'
+WHERE b.kind = 'status' AND b.status = 'open' AND b.ours ->> 'status' = 'unknown'
   AND NOT EXISTS (
     SELECT FROM attempts a
     WHERE a.id = b.subject AND a.state IN ('created', 'sent', 'unknown', 'reversing'))
@@ -101,11 +99,11 @@ ONE_SWEEPS = "SELECT pg_try_advisory_xact_lock(7276545805)"
 SWEEP_ALONE = "SELECT pg_advisory_xact_lock(7276545805)"
 OPEN_BY_KIND = """
 SELECT kind, count(*) AS count FROM reconciliation_breaks
-WHERE status IN ('open', 'proposed') GROUP BY 1
+WHERE status = 'open' GROUP BY 1
 """
 OPEN_OF_DAY = """
 SELECT kind, count(*) AS count FROM reconciliation_breaks
-WHERE connector = $1 AND business_day = $2 AND status IN ('open', 'proposed') GROUP BY 1 ORDER BY 1
+WHERE connector = $1 AND business_day = $2 AND status = 'open' GROUP BY 1 ORDER BY 1
 """
 GET_IMPORT = "SELECT revision, lines, matched FROM reconciliation_imports WHERE id = $1"
 
@@ -115,7 +113,7 @@ SELECT i.*,
     (SELECT coalesce(jsonb_object_agg(kind, count), '{}') FROM (
         SELECT kind, count(*) AS count FROM reconciliation_breaks b
         WHERE b.connector = i.connector AND b.business_day = i.business_day
-          AND b.status IN ('open', 'proposed')
+          AND b.status = 'open'
         GROUP BY 1) AS counted) AS breaks,
     (SELECT array_agg(entry_id ORDER BY posted_at) FROM reconciliation_settlements s
         WHERE s.connector = i.connector AND s.business_day = i.business_day) AS entries
@@ -125,24 +123,30 @@ WHERE i.is_current AND ($1::text IS NULL OR i.connector = $1)
   AND (i.business_day, i.connector) < ($3::date, $4::text)
 ORDER BY i.business_day DESC, i.connector DESC LIMIT $5
 """
-_BREAK = """
-id, connector, business_day, kind, side, subject, payment_id, line_number, ours, theirs, status,
-opened_at, resolved_at, action, note, postings, proposed_by, proposed_at, decided_by, decided_at,
-entry_id
+# What a proposal was made about; and the one that stands: approved, or open and about what the
+# break says by now.
+_VERSION = "md5(coalesce(b.ours::text, '') || '|' || coalesce(b.theirs::text, ''))"
+_BREAKS = f"""
+SELECT b.id, b.connector, b.business_day, b.kind, b.side, b.subject, b.payment_id, b.line_number,
+    b.ours, b.theirs, b.opened_at, b.resolved_at, b.entry_id,
+    o.diff ->> 'action' AS action, o.note, o.diff -> 'postings' AS postings, o.proposed_by,
+    o.proposed_at, o.decided_by, o.decided_at,
+    CASE WHEN b.status = 'open' AND o.status = 'proposed' THEN 'proposed' ELSE b.status END
+        AS status
+FROM reconciliation_breaks b LEFT JOIN LATERAL (
+    SELECT * FROM proposals n
+    WHERE n.kind = 'break' AND n.subject = b.id
+      AND (n.status = 'approved' OR n.status = 'proposed' AND n.expires_at > now()
+        AND n.base_version = {_VERSION})
+    ORDER BY n.id DESC LIMIT 1) o ON true
 """
 LIST_BREAKS = f"""
-SELECT {_BREAK} FROM reconciliation_breaks
-WHERE id > $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR connector = $3)
-  AND ($4::text IS NULL OR status = $4) AND ($5::date IS NULL OR business_day = $5)
-ORDER BY id LIMIT $6
+SELECT * FROM ({_BREAKS} WHERE b.id > $1 AND ($2::text IS NULL OR b.kind = $2)
+    AND ($3::text IS NULL OR b.connector = $3) AND ($5::date IS NULL OR b.business_day = $5)) shown
+WHERE $4::text IS NULL OR status = $4 ORDER BY id LIMIT $6
 """
-GET_BREAK = f"SELECT {_BREAK} FROM reconciliation_breaks WHERE id = $1"
-PROPOSE = """
-UPDATE reconciliation_breaks SET status = 'proposed', action = $2, note = $3, postings = $4,
-    proposed_by = $5, proposed_at = $6
-WHERE id = $1 AND status IN ('open', 'proposed') RETURNING id
+GET_BREAK = f"{_BREAKS} WHERE b.id = $1"
+HOLD_BREAK = f"""
+SELECT status, {_VERSION} AS version FROM reconciliation_breaks b WHERE id = $1 FOR UPDATE
 """
-DECIDE = """
-UPDATE reconciliation_breaks SET status = $2, decided_by = $3, decided_at = $4, entry_id = $5
-WHERE id = $1 AND status = 'proposed' AND proposed_at = $6 AND proposed_by <> $3 RETURNING id
-"""
+CLOSE_BREAK = "UPDATE reconciliation_breaks SET status = $2, entry_id = $3 WHERE id = $1"

@@ -204,45 +204,6 @@ class PolicyPage(msgspec.Struct):
 
 
 SimulationStatus = Literal["running", "done", "failed", "canceled"]
-ProposalStatus = Literal["proposed", "scheduled", "active", "superseded", "rejected", "withdrawn"]
-
-
-class WhatIf(msgspec.Struct):
-    """The proposal, replayed over what was decided lately."""
-
-    status: SimulationStatus
-    from_: str = msgspec.field(name="from")
-    to: str
-    report: dict[str, Any] | None
-    error: str | None
-    notes: list[str]
-
-
-class ProposalView(msgspec.Struct):
-    """A change and what became of it. `effective_from` null: at approval."""
-
-    id: str
-    status: ProposalStatus
-    kind: Literal["plan", "policy"]
-    action: Literal["put", "delete"]
-    target: str
-    body: dict[str, Any] | None
-    based_on_version: int | None
-    effective_from: str | None
-    warnings: list[str]
-    proposed_by: str
-    proposed_at: str
-    decided_by: str | None
-    decided_at: str | None
-    reason: str | None
-    generation: int | None
-    version: int | None
-    what_if: WhatIf | None
-
-
-class ProposalPage(msgspec.Struct):
-    data: list[ProposalView]
-    next_cursor: str | None
 
 
 class RollbackBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -250,10 +211,6 @@ class RollbackBody(msgspec.Struct, forbid_unknown_fields=True):
 
     version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     effective_from: Moment | None = None
-
-
-class RejectBody(msgspec.Struct, forbid_unknown_fields=True):
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class DeleteQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -265,12 +222,6 @@ class DeleteQuery(msgspec.Struct, forbid_unknown_fields=True):
 class PageQuery(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: str | None = None
-
-
-class ProposalsQuery(msgspec.Struct, forbid_unknown_fields=True):
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    cursor: str | None = None
-    status: ProposalStatus | None = None
 
 
 class Deletions(msgspec.Struct, forbid_unknown_fields=True):

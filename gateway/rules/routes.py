@@ -10,6 +10,7 @@ from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.http.read import body_as, no_body, query_as
 from gateway.kernel.http.routes import Route
+from gateway.proposals.model import ProposalView
 from gateway.rules.document import Kind
 from gateway.rules.model import (
     DeleteQuery,
@@ -20,10 +21,6 @@ from gateway.rules.model import (
     PolicyBody,
     PolicyDetail,
     PolicyPage,
-    ProposalPage,
-    ProposalsQuery,
-    ProposalView,
-    RejectBody,
     RollbackBody,
     SimulationBody,
     SimulationView,
@@ -35,7 +32,6 @@ from gateway.rules.what_if import Asked, WhatIfs
 
 _READ, _PROPOSE = scopes.RULES_READ, scopes.RULES_PROPOSE
 _PAGES = ("invalid-query", "invalid-cursor")
-_LAST_PROPOSAL = "prp_~"
 _PATHS: dict[Kind, str] = {"plan": "commission-plans", "policy": "limit-policies"}
 _NAMES: dict[Kind, str] = {"plan": "commission plan", "policy": "limit policy"}
 _MANY: dict[Kind, str] = {"plan": "commission plans", "policy": "limit policies"}
@@ -94,36 +90,10 @@ class _OfKind:
 
 
 class _OfAll:
-    """The handlers of proposals and simulations."""
+    """The handlers of simulations."""
 
-    def __init__(self, rules: Rules, views: Rulebook, what_ifs: WhatIfs, cursors: Cursors) -> None:
-        self._rules = rules
-        self._views = views
+    def __init__(self, what_ifs: WhatIfs) -> None:
         self._what_ifs = what_ifs
-        self._cursors = cursors
-
-    async def proposals(self, request: Request) -> Response:
-        query = query_as(request, ProposalsQuery)
-        before, bound = _LAST_PROPOSAL, query.status or ""
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name="proposals", bound_to=bound)
-        rows = await self._views.proposals(
-            before=before, status=query.status, limit=query.limit + 1
-        )
-        return _page(rows, query.limit, self._cursors, "proposals", bound)
-
-    async def proposal(self, request: Request) -> Response:
-        found = await self._views.proposal(request.params["id"])
-        return _found(found, "There is no such proposal.")
-
-    async def approve(self, request: Request) -> Response:
-        no_body(request)
-        return json_response(200, await self._rules.approve(request.params["id"], request.who.sub))
-
-    async def reject(self, request: Request) -> Response:
-        body = body_as(request, RejectBody)
-        shown = await self._rules.reject(request.params["id"], body.reason, request.who.sub)
-        return json_response(200, shown)
 
     async def simulate(self, request: Request) -> Response:
         asked = body_as(request, Asked)
@@ -168,8 +138,8 @@ def routes(*, rules: Rules, views: Rulebook, what_ifs: WhatIfs, cursors: Cursors
     found += _routes_of(
         "policy", _OfKind("policy", rules, views, cursors), PolicyBody, PolicyPage, PolicyDetail
     )
-    handlers = _OfAll(rules, views, what_ifs, cursors)
-    return [*found, *_proposal_routes(handlers), *_simulation_routes(handlers)]
+    handlers = _OfAll(what_ifs)
+    return [*found, *_simulation_routes(handlers)]
 
 
 def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any) -> list[Route]:
@@ -244,58 +214,6 @@ def _routes_of(kind: Kind, handlers: _OfKind, body: Any, page: Any, detail: Any)
             body=RollbackBody,
             answers={201: ProposalView},
             problems=("not-found", "rules-invalid"),
-        ),
-    ]
-
-
-def _proposal_routes(handlers: _OfAll) -> list[Route]:
-    path, tag = "/admin/v1/proposals", "proposals"
-    return [
-        Route(
-            method="GET",
-            path=path,
-            handler=handlers.proposals,
-            summary="List proposals, newest first",
-            tag=tag,
-            scope=_READ,
-            priority=Priority.REPORT,
-            query=ProposalsQuery,
-            answers={200: ProposalPage},
-            problems=_PAGES,
-        ),
-        Route(
-            method="GET",
-            path=f"{path}/{{id}}",
-            handler=handlers.proposal,
-            summary="Get a proposal, what became of it, and what it would have changed",
-            tag=tag,
-            scope=_READ,
-            priority=Priority.READ,
-            answers={200: ProposalView},
-            problems=("not-found",),
-        ),
-        Route(
-            method="POST",
-            path=f"{path}/{{id}}/approve",
-            handler=handlers.approve,
-            summary="Approve another operator's proposal; answers once every worker decides by it",
-            tag=tag,
-            scope=scopes.RULES_APPROVE,
-            priority=Priority.PAYMENT,
-            answers={200: ProposalView},
-            problems=("not-found", "four-eyes-required", "invalid-state", "proposal-stale"),
-        ),
-        Route(
-            method="POST",
-            path=f"{path}/{{id}}/reject",
-            handler=handlers.reject,
-            summary="Reject a proposal, or withdraw one's own",
-            tag=tag,
-            scope=_PROPOSE,
-            priority=Priority.PAYMENT,
-            body=RejectBody,
-            answers={200: ProposalView},
-            problems=("not-found", "invalid-state"),
         ),
     ]
 

@@ -2,21 +2,23 @@
 
 A proposal is complete or refused; nothing of it counts before its approval, which checks it again
 against what is in force by then, makes the next generation of rules in one transaction, and
-answers once every worker decides by it.
+answers once every worker decides by it. Who may decide what is the mechanism's of all proposals.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
+import msgspec
 import structlog
 
 from gateway.core import RuleSet, rfc3339
-from gateway.kernel import audit
+from gateway.kernel import scopes
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
-from gateway.kernel.ids import new_id
+from gateway.proposals.model import Applied, Proposal
+from gateway.proposals.model import Kind as ProposalKind
+from gateway.proposals.service import Proposals
 from gateway.rules import store
 from gateway.rules.document import Entry, Fault, Kind, warnings, with_delete, with_put
 from gateway.rules.drafts import (
@@ -31,12 +33,11 @@ from gateway.rules.drafts import (
 )
 from gateway.rules.feed import Everywhere
 from gateway.rules.simulations import Simulations
-from gateway.rules.times import millis_or_none, moment, moment_or_none, parsed
+from gateway.rules.times import parsed
 from gateway.rules.views import Rulebook
 
 log = structlog.get_logger("rules")
 
-_PROPOSAL = "prp_"
 _WHAT_IF_SPAN_MS = 24 * 3_600_000
 _NO_RULE = "There is no such rule."
 
@@ -45,6 +46,7 @@ class Rules:
     """The use cases.
 
     Args:
+        proposals: where rules are registered as what two people change.
         catch_up: brings this worker to the newest generation at once.
     """
 
@@ -54,6 +56,7 @@ class Rules:
         pool: asyncpg.Pool,
         clock: Clock,
         views: Rulebook,
+        proposals: Proposals,
         simulations: Simulations,
         everywhere: Everywhere,
         catch_up: Callable[[], Awaitable[None]],
@@ -61,10 +64,25 @@ class Rules:
         self._pool = pool
         self._clock = clock
         self._views = views
+        self._proposals = proposals
         self._simulations = simulations
         self._everywhere = everywhere
         self._catch_up = catch_up
-        self._approving = asyncio.Lock()
+        names: tuple[Kind, ...] = ("plan", "policy")
+        for name in names:
+            proposals.register(
+                ProposalKind(
+                    name=name,
+                    read_scope=scopes.RULES_READ,
+                    propose_scope=scopes.RULES_PROPOSE,
+                    approve_scope=scopes.RULES_APPROVE,
+                    acts="proposal",
+                    is_subject_audited=False,
+                    version=self._version,
+                    apply=self._put_into_force,
+                    told=self._told,
+                )
+            )
 
     # Proposing ----------------------------------------------------------------------------------
 
@@ -176,21 +194,22 @@ class Rules:
         actor: str,
         at_ms: int,
     ) -> str:
-        proposal_id = new_id(_PROPOSAL, at_ms)
         action = "delete" if body is None else "put"
-        await connection.execute(
-            store.ADD_PROPOSAL,
-            proposal_id,
-            draft.kind,
-            action,
-            draft.id,
-            body,
-            moment_or_none(draft.from_ms),
-            based_on,
-            touched,
-            told,
-            actor,
-            moment(at_ms),
+        proposal_id = await self._proposals.add(
+            connection,
+            kind=draft.kind,
+            subject=draft.id,
+            diff={
+                "action": action,
+                "body": None if body is None else msgspec.Raw(body.encode()),
+                "effective_from_ms": draft.from_ms,
+                "based_on_version": based_on,
+                "warnings": told,
+            },
+            base_version=str(touched),
+            note="",
+            actor=actor,
+            told={"kind": draft.kind, "action": action, "target": draft.id},
         )
         await self._simulations.add(
             connection,
@@ -201,159 +220,93 @@ class Rules:
             at_ms=at_ms,
             proposal_id=proposal_id,
         )
-        await audit.record(
-            connection,
-            at_ms=at_ms,
-            actor=actor,
-            action="proposal.propose",
-            object=proposal_id,
-            detail={"kind": draft.kind, "action": action, "target": draft.id},
-        )
         return proposal_id
 
     # Deciding -----------------------------------------------------------------------------------
 
-    async def approve(self, proposal_id: str, actor: str) -> dict[str, Any]:
-        """Put a proposal into force; returns once every worker decides by it.
+    async def _version(self, connection: Any, proposal: Proposal) -> str:
+        """Return the last generation that touched a proposal's target; none is made meanwhile."""
+        await connection.execute(store.LOCK)
+        touched: int = await connection.fetchval(store.TOUCHED, proposal.kind, proposal.subject)
+        return str(touched)
 
-        Returns:
-            The proposal's view, `active` or `scheduled`.
-
-        Raises:
-            Problem: `not-found`, `four-eyes-required`, `invalid-state` when it was decided before,
-                `proposal-stale` when it does not fit what is in force by now.
-        """
-        # One here at a time: those who wait for the lock must not hold the pool's connections.
-        async with (
-            self._approving,
-            self._pool.acquire() as connection,
-            connection.transaction(),
-        ):
-            await connection.execute(store.LOCK)
-            row = await self._open_proposal(connection, proposal_id)
-            if row["proposed_by"] == actor:
-                raise Problem("four-eyes-required", "Another operator must approve it.")
-            made = await self._put_into_force(connection, row, actor)
-        log.info("rules approved", proposal=proposal_id, generation=made)
-        await self._catch_up()
-        await self._everywhere.wait_for(made)
-        return await self._shown(proposal_id)
-
-    async def _put_into_force(self, connection: Any, row: Any, actor: str) -> int:
-        """Write the next generation with the proposal in it, and return its number."""
-        at_ms = self._clock()
+    async def _put_into_force(self, connection: Any, proposal: Proposal, actor: str) -> Applied:
+        """Write the next generation with the proposal in it."""
+        at_ms, diff = self._clock(), proposal.diff
         newest = await store.read_generation(connection, await store.newest(connection))
-        from_ms = millis_or_none(row["effective_from"])
+        from_ms: int | None = diff["effective_from_ms"]
         if from_ms is not None and from_ms < at_ms:
             detail = "Its effective_from has passed."
             raise _outdated(detail, [("/effective_from", detail)])
         begins_ms = at_ms if from_ms is None else from_ms
-        touched = await connection.fetchval(store.TOUCHED, row["kind"], row["target_id"])
-        if touched != row["based_on_generation"]:
-            raise _outdated("The rule has been changed since.", [])
-        if row["action"] == "put":
-            entry = await self._next(connection, row)
-            faults = await faults_of(
-                _draft_of(row), newest.entries, newest.rates, version=entry.version, at_ms=at_ms
-            )
-            if faults:
-                raise _outdated("It does not fit the rules in force by now.", faults)
-            after = with_put(newest.entries, entry, at_ms=begins_ms)
-            version = entry.version
-        else:
-            if not _is_alive(newest.entries, row["kind"], row["target_id"], begins_ms):
-                raise _outdated("The rule will have ended by then.", [])
-            after = with_delete(newest.entries, row["kind"], row["target_id"], at_ms=begins_ms)
-            version = None
-            read = await compiled(after, newest.rates)
-            assert isinstance(read, RuleSet), "rules without one of them are rules"
+        after, version = await self._after(connection, proposal, newest, begins_ms, at_ms)
         made = await store.add_generation(
             connection,
             at_ms=at_ms,
             actor=actor,
-            proposal_id=row["id"],
+            proposal_id=proposal.id,
             before=newest.entries,
             after=after,
         )
-        await connection.execute(
-            store.DECIDE,
-            row["id"],
-            "approved",
-            actor,
-            moment(at_ms),
-            None,
-            made,
-            version,
-            moment(begins_ms),
-        )
-        await audit.record(
-            connection,
-            at_ms=at_ms,
-            actor=actor,
-            action="proposal.approve",
-            object=row["id"],
-            detail={
-                "kind": row["kind"],
-                "action": row["action"],
-                "target": row["target_id"],
-                "version": version,
-                "generation": made,
-                "effective_from": rfc3339(begins_ms),
-            },
-        )
-        return made
+        outcome = {
+            "action": diff["action"],
+            "target": proposal.subject,
+            "version": version,
+            "generation": made,
+            "effective_from": rfc3339(begins_ms),
+            "effective_from_ms": begins_ms,
+        }
+        return Applied(outcome, lambda: self._everywhere_by(made, proposal.id))
 
-    async def _next(self, connection: Any, row: Any) -> Entry:
-        version = await store.next_version(connection, row["kind"], row["target_id"])
-        return _draft_of(row).entry(version)
-
-    async def reject(self, proposal_id: str, reason: str, actor: str) -> dict[str, Any]:
-        """End a proposal without effect: rejected, or withdrawn when it is the actor's own.
-
-        Raises:
-            Problem: `not-found`, `invalid-state` when it was decided before.
-        """
-        at_ms = self._clock()
-        async with self._pool.acquire() as connection, connection.transaction():
-            row = await self._open_proposal(connection, proposal_id)
-            status = "withdrawn" if row["proposed_by"] == actor else "rejected"
-            await connection.execute(
-                store.DECIDE,
-                proposal_id,
-                status,
-                actor,
-                moment(at_ms),
-                reason,
-                None,
-                None,
-                row["effective_from"],
+    async def _after(
+        self,
+        connection: Any,
+        proposal: Proposal,
+        newest: store.Generation,
+        begins_ms: int,
+        at_ms: int,
+    ) -> tuple[list[Entry], int | None]:
+        """Return what is in force after a proposal, and the version that it makes."""
+        draft = _draft_of(proposal)
+        if draft is not None:
+            entry = draft.entry(await store.next_version(connection, draft.kind, draft.id))
+            faults = await faults_of(
+                draft, newest.entries, newest.rates, version=entry.version, at_ms=at_ms
             )
-            await audit.record(
-                connection,
-                at_ms=at_ms,
-                actor=actor,
-                action="proposal.withdraw" if status == "withdrawn" else "proposal.reject",
-                object=proposal_id,
-                detail={"reason": reason},
-            )
-        return await self._shown(proposal_id)
+            if faults:
+                raise _outdated("It does not fit the rules in force by now.", faults)
+            return with_put(newest.entries, entry, at_ms=begins_ms), entry.version
+        kind, target = _kind_of(proposal), proposal.subject
+        if not _is_alive(newest.entries, kind, target, begins_ms):
+            raise _outdated("The rule will have ended by then.", [])
+        after = with_delete(newest.entries, kind, target, at_ms=begins_ms)
+        read = await compiled(after, newest.rates)
+        assert isinstance(read, RuleSet), "rules without one of them are rules"
+        return after, None
 
-    async def _open_proposal(self, connection: Any, proposal_id: str) -> Any:
-        row = await connection.fetchrow(store.LOCK_PROPOSAL, proposal_id)
-        if row is None:
-            raise Problem("not-found", "There is no such proposal.")
-        if row["status"] != "proposed":
-            raise Problem("invalid-state", f"The proposal was {row['status']} before.")
-        return row
+    async def _everywhere_by(self, generation: int, proposal_id: str) -> None:
+        """Return once every worker decides by a generation."""
+        log.info("rules approved", proposal=proposal_id, generation=generation)
+        await self._catch_up()
+        await self._everywhere.wait_for(generation)
+
+    async def _told(self, proposals: Sequence[Proposal]) -> dict[str, dict[str, Any]]:
+        return await self._views.proposals([one.id for one in proposals])
 
     async def _shown(self, proposal_id: str) -> dict[str, Any]:
-        shown = await self._views.proposal(proposal_id)
-        assert shown is not None, "a proposal is never deleted"
-        return shown
+        return await self._proposals.view(proposal_id)
 
 
-def _draft_of(row: Any) -> Draft:
-    draft, _ = read_draft(row["kind"], row["body"].encode())
+def _kind_of(proposal: Proposal) -> Kind:
+    return "plan" if proposal.kind == "plan" else "policy"
+
+
+def _draft_of(proposal: Proposal) -> Draft | None:
+    """Return the rule that a proposal puts; None where it deletes one."""
+    body = proposal.diff["body"]
+    if body is None:
+        return None
+    draft, _ = read_draft(_kind_of(proposal), store.encoded(body).encode())
     return draft
 
 

@@ -211,38 +211,13 @@ async def add_generation(
     return seq
 
 
-ADD_PROPOSAL = """
-INSERT INTO rule_proposals (id, kind, action, target_id, body, effective_from, based_on_version,
-    based_on_generation, warnings, status, proposed_by, proposed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'proposed', $10, $11)
-"""
-LOCK_PROPOSAL = "SELECT * FROM rule_proposals WHERE id = $1 FOR UPDATE"
-DECIDE = """
-UPDATE rule_proposals SET status = $2, decided_by = $3, decided_at = $4, reason = $5,
-    generation = $6, version = $7, effective_from = $8
-WHERE id = $1
-"""
-# What became of a proposal is read from what is kept of it and from the clock ($1).
-_PROPOSALS = """
-FROM (
-    SELECT o.*, s.status AS what_if_status, s.from_at, s.to_at, s.report, s.error, s.notes,
-        CASE
-            WHEN o.status <> 'approved' THEN o.status
-            WHEN o.action = 'put' AND NOT EXISTS (
-                SELECT FROM rule_ranges r
-                WHERE r.kind = o.kind AND r.id = o.target_id AND r.version = o.version
-                  AND r.generation_to IS NULL
-                  AND (r.effective_to IS NULL OR r.effective_to > $1)) THEN 'superseded'
-            WHEN o.effective_from > $1 THEN 'scheduled'
-            ELSE 'active'
-        END AS shown_status
-    FROM rule_proposals o LEFT JOIN simulations s ON s.proposal_id = o.id
-) found
-"""
-GET_PROPOSAL = f"SELECT * {_PROPOSALS} WHERE id = $2"
-LIST_PROPOSALS = f"""
-SELECT * {_PROPOSALS}
-WHERE id < $2 AND ($3::text IS NULL OR shown_status = $3) ORDER BY id DESC LIMIT $4
+# What rules add to the view of a proposal.
+GET_PROPOSALS = """
+SELECT o.id, o.action, o.target_id, o.body, o.based_on_version, o.effective_from, o.warnings,
+    o.generation, o.version, s.status AS what_if_status, s.from_at, s.to_at, s.report, s.error,
+    s.notes
+FROM rule_proposals o LEFT JOIN simulations s ON s.proposal_id = o.id
+WHERE o.id = ANY($1::text[])
 """
 
 ADD_RATE = """

@@ -80,20 +80,12 @@ def _proposal(row: Any) -> View:
             "notes": row["notes"],
         }
     return {
-        "id": row["id"],
-        "status": row["shown_status"],
-        "kind": row["kind"],
         "action": row["action"],
         "target": row["target_id"],
         "body": store.decoded(row["body"]),
         "based_on_version": row["based_on_version"],
         "effective_from": _shown(row["effective_from"]),
         "warnings": row["warnings"],
-        "proposed_by": row["proposed_by"],
-        "proposed_at": _shown(row["proposed_at"]),
-        "decided_by": row["decided_by"],
-        "decided_at": _shown(row["decided_at"]),
-        "reason": row["reason"],
         "generation": row["generation"],
         "version": row["version"],
         "what_if": what_if,
@@ -150,17 +142,10 @@ class Rulebook:
                 return _entry(kind, id, row)
         return None
 
-    async def proposal(self, proposal_id: str) -> View | None:
-        """Return a proposal and what became of it, or None."""
-        at = moment(self._clock())
-        row = await self._pool.fetchrow(store.GET_PROPOSAL, at, proposal_id)
-        return None if row is None else _proposal(row)
-
-    async def proposals(self, *, before: str, status: str | None, limit: int) -> list[View]:
-        """Return proposals, newest first."""
-        at = moment(self._clock())
-        rows = await self._pool.fetch(store.LIST_PROPOSALS, at, before, status, limit)
-        return [_proposal(row) for row in rows]
+    async def proposals(self, ids: list[str]) -> dict[str, View]:
+        """Return what proposals of rules are told beside what every proposal is, by id."""
+        rows = await self._pool.fetch(store.GET_PROPOSALS, ids)
+        return {row["id"]: _proposal(row) for row in rows}
 
 
 def _entry(kind: Kind, id: str, row: Any) -> Entry:

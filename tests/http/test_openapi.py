@@ -69,6 +69,8 @@ OPERATIONS = {
     "GET /admin/v1/proposals/{id}",
     "POST /admin/v1/proposals/{id}/approve",
     "POST /admin/v1/proposals/{id}/reject",
+    "POST /admin/v1/proposals/{id}/withdraw",
+    "POST /admin/v1/payments/{id}/refunds",
     "POST /admin/v1/simulations",
     "DELETE /admin/v1/simulations/{id}",
     "GET /admin/v1/simulations/{id}",

@@ -12,6 +12,7 @@ import pytest
 
 from connectors.spi.reports import ReportError
 from gateway.ledger.chart import Account, Chart
+from gateway.proposals.service import Proposals
 from gateway.reconciliation.breaks import Breaks
 from gateway.reconciliation.imports import Imports
 from gateway.reconciliation.model import PostingBody, ProposalBody
@@ -248,7 +249,8 @@ async def test_what_operators_have_posted_is_not_settled_a_second_time(
     await take(pool, "humo", humo_file(DAY, rows))
     break_id = await pool.fetchval("SELECT id FROM reconciliation_breaks")
     chart = Chart([Account(f"{name}:*", "asset", "") for name in ("settlement", "processor")])
-    breaks = Breaks(pool, lambda: NOW_MS, chart)
+    proposals = Proposals(pool=pool, clock=lambda: NOW_MS, lives_s=10**9)
+    breaks = Breaks(pool, lambda: NOW_MS, chart, proposals)
     postings = [
         PostingBody("settlement:humo", 999, "UZS"),
         PostingBody("processor:humo", -999, "UZS"),

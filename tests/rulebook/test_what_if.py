@@ -402,9 +402,10 @@ async def test_a_record_that_cannot_be_read_fails_it(
 
 async def test_operators_do_not_wait_for_proposals(pool: asyncpg.Pool) -> None:
     await pool.execute(
-        "INSERT INTO rule_proposals (id, kind, action, target_id, based_on_generation, warnings,"
-        " status, proposed_by, proposed_at)"
-        " VALUES ('prp_1', 'policy', 'delete', 'card-day', 1, '{}', 'proposed', 'opr_1', now())"
+        "INSERT INTO proposals (id, kind, subject, base_version, diff, note, status, proposed_by,"
+        " proposed_at, expires_at) VALUES ('prp_1', 'policy', 'card-day', '1',"
+        """ '{"action": "delete", "body": null, "warnings": []}', '', 'proposed', 'opr_1', now(),"""
+        " now() + interval '1 day')"
     )
     first, second = await begin(pool), await begin(pool)
     await pool.execute("UPDATE simulations SET proposal_id = 'prp_1' WHERE id = $1", first)

@@ -122,7 +122,7 @@ pub const KINDS: &[Kind] = &[
         "proposal-stale",
         409,
         false,
-        "The rules have moved since this was proposed",
+        "What it is about has changed since this was proposed",
     ),
     kind(
         "simulation-running",

@@ -13,6 +13,7 @@ import cyclopts
 import uvloop
 
 from gateway import settings as settings_module
+from gateway.identity import commands as identity_commands
 from gateway.kernel import logs
 from gateway.kernel import secrets as keys_module
 from gateway.kernel.db import migrate as migrations
@@ -31,6 +32,16 @@ operators = cyclopts.App(name="operators", help="Bank employees who log in to th
 app.command(operators)
 rates = cyclopts.App(name="rates", help="The central bank's rates, which limits convert by.")
 app.command(rates)
+clients = cyclopts.App(name="clients", help="Apps and servers that get tokens, and how they do.")
+app.command(clients)
+clients.command(identity_commands.add)
+clients.command(identity_commands.change)
+clients.command(identity_commands.list_clients, name="list")
+keys = cyclopts.App(name="keys", help="The keys that access tokens are signed with.")
+app.command(keys)
+keys.command(identity_commands.rotate_key, name="rotate")
+keys.command(identity_commands.list_keys, name="list")
+keys.command(identity_commands.drop_key, name="drop")
 
 
 def _fail(error: Exception) -> "SystemExit":

@@ -94,6 +94,8 @@ class SigningKeys:
         self._kid = ""
         self._key: OKPKey | None = None
         self._public: dict[str, bytes] = {}
+        # When each key was made, in Unix seconds, the oldest first.
+        self.made_at_s: dict[str, float] = {}
 
     async def load(self) -> None:
         """Read every key, make one when it is time, forget those that have ended, tell the core.
@@ -137,6 +139,7 @@ class SigningKeys:
         ]
 
     def _tell(self, rows: Sequence[asyncpg.Record]) -> None:
+        self.made_at_s = {row["kid"]: row["created_at"].timestamp() for row in rows}
         public = {row["kid"]: row["public_key"] for row in rows}
         if self._core is not None:
             for kid in self._public.keys() - public.keys():

@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 GET_CLIENT = """
 SELECT id, channel, subject, secret_hash, jwks, scopes, dpop FROM clients WHERE id = $1
 """
+LIST_CLIENTS = """
+SELECT id, channel, subject, secret_hash, jwks, scopes, dpop FROM clients ORDER BY id
+"""
 PUT_CLIENT = """
 INSERT INTO clients (id, channel, subject, secret_hash, jwks, scopes, dpop)
 VALUES ($1, $2, $3, $4, $5, $6, $7)

@@ -39,7 +39,7 @@ async def test_ask_refuses_what_is_no_phone(
     """A body that names no phone is refused and sends nothing."""
     reply = await worker.call("POST", "/v1/auth/challenges", body=body)
     assert verdict == reply.verdict
-    assert await worker.redis.keys("*") == []
+    assert await worker.redis.keys("otp:*") == []
 
 
 @pytest.mark.parametrize("text", [PHONE, "901234567", "998901234567", " +998 90 123-45-67 "])

@@ -193,7 +193,10 @@ async def worker_beside(
 
 @asynccontextmanager
 async def paused_workers(house: House) -> AsyncIterator[None]:
-    """Have the sandbox's own workers stand still (SIGSTOP), so that the one beside is alone."""
+    """Have the sandbox's own workers stand still (SIGSTOP), so that the one beside is alone.
+
+    Afterwards they are waited for: until each has its lease again, it refuses payments.
+    """
     pids = house.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -202,3 +205,14 @@ async def paused_workers(house: House) -> AsyncIterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+        resumed_at = await _now(house)
+        await until(lambda: _renewed(house, resumed_at, len(pids)), within_s=READY_WITHIN_S)
+
+
+async def _now(house: House) -> Any:
+    return (await house.rows("SELECT clock_timestamp()"))[0][0]
+
+
+async def _renewed(house: House, since: Any, number: int) -> bool:
+    found = await house.rows("SELECT count(*) FROM workers WHERE seen_at > $1", since)
+    return int(found[0][0]) >= number

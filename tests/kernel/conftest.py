@@ -1,4 +1,4 @@
-"""One front for the module's tests."""
+"""One front for the module's tests, behind each of the two doors."""
 
 from collections.abc import AsyncIterator
 
@@ -7,8 +7,8 @@ import pytest
 from tests.kernel.front import Front, running_front
 
 
-@pytest.fixture(scope="module")
-async def front() -> AsyncIterator[Front]:
+@pytest.fixture(scope="module", params=[False, True], ids=["parsed", "plain"])
+async def front(request: pytest.FixtureRequest) -> AsyncIterator[Front]:
     """A front over a socket; tests do not change its state."""
-    async with running_front() as front:
+    async with running_front(is_plain=request.param) as front:
         yield front

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,11 +21,12 @@ from gateway.core import Core
 from gateway.kernel.clock import system_clock
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http import system
-from gateway.kernel.http.front import HttpFront
+from gateway.kernel.http.edge import Edge
+from gateway.kernel.http.front import HttpFront, first_lines
 from gateway.kernel.http.messages import Request, Response, json_response
 from gateway.kernel.http.read import body_as, form_as, query_as
 from gateway.kernel.http.routes import Route, RouteTable
-from gateway.kernel.http.server import make_server
+from gateway.kernel.http.server import ConnectionLimits, make_server
 from gateway.kernel.metrics import Metrics
 from tests.cores import rules_of
 
@@ -274,8 +276,16 @@ async def running_front(
     in_flight_max: int = 100,
     body_timeout_s: float = 20.0,
     checks: Mapping[str, system.Check] | None = None,
+    edge: Edge | None = None,
+    limits: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+    is_plain: bool = False,
 ) -> AsyncIterator[Front]:
-    """Serve the routes of `room` and the system's on a port of the machine's choice."""
+    """Serve the routes of `room` and the system's on a port of the machine's choice.
+
+    Args:
+        is_plain: plain requests of any route are answered without a parser.
+    """
     handlers, metrics, core = Handlers(), Metrics(), make_core()
     own = room(handlers)
     routes = [
@@ -290,11 +300,14 @@ async def running_front(
         body_bytes_max=BODY_BYTES_MAX,
         in_flight_max=in_flight_max,
         body_timeout_s=body_timeout_s,
+        edge=edge,
     )
-    runner = web.ServerRunner(make_server(front), shutdown_timeout=1.0)
+    if is_plain:
+        front.plain_routes = first_lines(routes)
+    runner = web.ServerRunner(make_server(front, limits), shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         port = runner.addresses[0][1]
         yield Front(port, handlers, Issuer(core), metrics, routes)
     finally:

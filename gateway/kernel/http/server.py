@@ -40,6 +40,8 @@ PIECES_MAX = 8
 _HELD_BYTES_MAX = 65_536
 # Longer than any request is answered for.
 _WHILE_ANSWERING_S = 3_600.0
+# How long the rest of a refused request is read, so that its client can read the answer.
+_LINGERING_S = 2.0
 # The first lines of hot routes are shorter.
 _FIRST_LINE_BYTES_MAX = 128
 
@@ -140,7 +142,8 @@ class _Connection(web.RequestHandler):
     def _feed(self, data: bytes) -> None:
         """Give the parser bytes; what is the beginning of a head has so long to end."""
         super().data_received(data)
-        if not self._is_idle():
+        # Without a waiter the rest of a refused request is read, to be thrown away.
+        if not self._is_idle() or self._waiter is None:
             self._stop_head_timer()
         elif self._head_timer is None:
             late_s = self._server.limits.head_timeout_s
@@ -148,7 +151,7 @@ class _Connection(web.RequestHandler):
 
     def _refuse_late_head(self) -> None:
         self._head_timer = None
-        if self._is_idle():
+        if self._is_idle() and self._waiter is not None:
             assert self.transport is not None, "it is idle, and not closed"
             problem = Problem("request-timeout", "The request's head did not arrive in time.")
             self.transport.write(self._front.last_words(problem))
@@ -361,6 +364,7 @@ def make_server(front: HttpFront, limits: ConnectionLimits | None = None) -> Htt
         limits,
         access_log=None,
         keepalive_timeout=limits.idle_timeout_s,
+        lingering_time=_LINGERING_S,
         auto_decompress=False,
         max_line_size=_LINE_BYTES_MAX,
         max_field_size=_HEADER_BYTES_MAX,

@@ -81,7 +81,7 @@ class _Handlers:
 
     async def token(self, request: Request) -> Response:
         with _oauth():
-            form = form_as(request, TokenForm)
+            form = form_as(request, TokenForm, blanks_count=False)
             answer = await self._grants.grant(form, request, patience_s=patience_s(request))
         return json_response(200, answer, NO_STORE)
 

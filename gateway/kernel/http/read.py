@@ -71,10 +71,11 @@ def _violation(message: str) -> Problem:
     return Problem(slug, f"{message}.", errors=((pointer, f"{message}."),))
 
 
-def form_as(request: Request, type_: type[Typed]) -> Typed:
+def form_as(request: Request, type_: type[Typed], *, blanks_count: bool = True) -> Typed:
     """Return an `application/x-www-form-urlencoded` body as `type_` (RFC 6749 appendix B).
 
-    A parameter without a value is as good as none (RFC 6749, 3.2).
+    Args:
+        blanks_count: False where a parameter without a value is as good as none (3.2).
     """
     media = (request.header("content-type") or "").split(";")[0].strip().lower()
     if media != _FORM:
@@ -84,7 +85,7 @@ def form_as(request: Request, type_: type[Typed]) -> Typed:
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict")
     except (UnicodeDecodeError, ValueError):
         raise Problem("invalid-request", "The form cannot be read.") from None
-    return _pairs_as(pairs, type_, "invalid-request", blanks_count=False)
+    return _pairs_as(pairs, type_, "invalid-request", blanks_count=blanks_count)
 
 
 def query_as(request: Request, type_: type[Typed]) -> Typed:

@@ -17,6 +17,7 @@ from gateway.identity import commands as identity_commands
 from gateway.kernel import logs
 from gateway.kernel import secrets as keys_module
 from gateway.kernel.db import migrate as migrations
+from gateway.quotas import commands as quota_commands
 
 app = cyclopts.App(
     name="oqim",
@@ -37,6 +38,7 @@ app.command(clients)
 clients.command(identity_commands.add)
 clients.command(identity_commands.change)
 clients.command(identity_commands.list_clients, name="list")
+clients.command(quota_commands.limit)
 keys = cyclopts.App(name="keys", help="The keys that access tokens are signed with.")
 app.command(keys)
 keys.command(identity_commands.rotate_key, name="rotate")

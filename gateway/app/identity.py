@@ -31,6 +31,7 @@ from gateway.identity.sessions import Sessions
 from gateway.identity.stream import RevocationStream
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
+from gateway.kernel.http.peers import peer
 from gateway.kernel.http.routes import Route
 from gateway.kernel.passwords import Hasher
 from gateway.operators.roles import read_roles
@@ -75,7 +76,11 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     assertions = Assertions(
         pool=pool, clock=clock, audiences=(settings.issuer, token_endpoint(base_urls[0]))
     )
-    clients = Clients(pool=pool, assertions=assertions)
+    clients = Clients(
+        pool=pool,
+        assertions=assertions,
+        check_network=lambda one, channel: ground.limits.check_network(one, channel, peer()),
+    )
     codes = Codes(key=ground.keys.codes, length=settings.code_length)
     messenger = RedisMessenger(redis=ground.redis, clock=clock)
     revocations = RevocationLog(clock=clock)

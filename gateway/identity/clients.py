@@ -7,6 +7,7 @@ key signs; never by both. Only its public keys are known here.
 import base64
 import binascii
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_plus
@@ -73,11 +74,22 @@ def new_secret() -> str:
 
 
 class Clients:
-    """Finds clients and makes sure that they are who they say."""
+    """Finds clients and makes sure that they are who they say.
 
-    def __init__(self, *, pool: asyncpg.Pool, assertions: Assertions) -> None:
+    Args:
+        check_network: refuses a client, by id and channel, that asks from where it may not.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: asyncpg.Pool,
+        assertions: Assertions,
+        check_network: Callable[[str, str], None] = lambda client_id, channel: None,
+    ) -> None:
         self._pool = pool
         self._assertions = assertions
+        self._check_network = check_network
         self._hasher = Hasher()
 
     async def get(self, client_id: str) -> Client | None:
@@ -114,8 +126,15 @@ class Clients:
         one that has keys must give an assertion (RFC 7523, 2.2).
 
         Raises:
-            Problem: `invalid-request` when it authenticates in two ways, `invalid-client`.
+            Problem: `invalid-request` when it authenticates in two ways, `invalid-client`,
+                `client-network-not-allowed`.
         """
+        client = await self._identified(said)
+        if client is not None:
+            self._check_network(client.id, client.channel)
+        return client
+
+    async def _identified(self, said: Credentials) -> Client | None:
         basic = _basic(said.authorization)
         if (basic, said.client_secret, said.assertion).count(None) < 2:
             raise Problem("invalid-request", "Authenticate in one way.")

@@ -16,6 +16,7 @@ ERRORS = {
     "invalid-request": "invalid_request",
     "unsupported-media-type": "invalid_request",
     "invalid-client": "invalid_client",
+    "client-network-not-allowed": "unauthorized_client",
     "invalid-grant": "invalid_grant",
     "unauthorized-client": "unauthorized_client",
     "unsupported-grant-type": "unsupported_grant_type",

@@ -33,6 +33,7 @@ PATIENCE_MIN_S = 1.0
 _PUBLIC_FOR_A_WHILE = (("Cache-Control", "public, max-age=60"),)
 _OTP = ("otp-invalid", "otp-expired", "otp-already-used", "otp-locked")
 _FORM = ("invalid-request", "unsupported-media-type")
+_NETWORK = "client-network-not-allowed"
 _PROOF = ("invalid-dpop-proof", "use-dpop-nonce")
 
 
@@ -182,6 +183,7 @@ def routes(
                 *_FORM,
                 *_PROOF,
                 "invalid-client",
+                _NETWORK,
                 "invalid-grant",
                 "unauthorized-client",
                 "unsupported-grant-type",
@@ -201,7 +203,7 @@ def routes(
             priority=Priority.SETTLING,
             form=OneTokenForm,
             answers={200: dict[str, str]},
-            problems=(*_FORM, "invalid-client", "unavailable"),
+            problems=(*_FORM, "invalid-client", _NETWORK, "unavailable"),
         ),
         Route(
             method="POST",
@@ -213,7 +215,7 @@ def routes(
             priority=Priority.READ,
             form=OneTokenForm,
             answers={200: Introspection},
-            problems=(*_FORM, "invalid-client", "revocation-feed-stale"),
+            problems=(*_FORM, "invalid-client", _NETWORK, "revocation-feed-stale"),
         ),
         Route(
             method="GET",

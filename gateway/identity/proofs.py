@@ -31,9 +31,10 @@ from gateway.kernel.redis import BoundedRedis
 ALGORITHMS = (jose.EDDSA, jose.ES256)
 """Of proofs: whoever makes one brings the key along, and these are cheap to check."""
 
-AHEAD_S = 30
-"""How far a client's clock may be ahead."""
+AHEAD_S = 10
+"""How far a client's clock may be ahead. One that is further off needs a nonce."""
 NONCE_AGE_S = 300
+"""How long a nonce is good for. A proof that carries one needs no clock (RFC 9449, 4.3)."""
 _TYPES = ("dpop+jwt",)
 # One memory a group of keys, so that a cluster spreads them and the loss of any node is noticed.
 _GROUPS = "0123456789abcdef"
@@ -170,9 +171,6 @@ class Proofs:
             raise JoseFault("its `htm` is not the request's method")
         if not self._is_here(claims.htu, request.path):
             raise JoseFault("its `htu` is not the request's address, without query and fragment")
-        now_s = self._clock() / 1_000
-        if not now_s - self._policy.age_s <= claims.iat <= now_s + AHEAD_S:
-            raise JoseFault("its `iat` is not now")
         if token is not None:
             digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode("latin-1")).digest())
             if claims.ath is None or claims.ath != digest.rstrip(b"=").decode():
@@ -195,16 +193,9 @@ class Proofs:
     async def _use(self, key: str, claims: _Claims) -> None:
         """Use a proof up. Raises Problem when it was used, or that cannot be known."""
         now_ms = self._clock()
-        asked_ms = None
-        if claims.nonce is not None:
-            asked_ms = self._nonces.read(claims.nonce, now_ms)
-        if asked_ms is None and (self._policy.needs_nonce or claims.nonce is not None):
-            self._metrics.count("dpop_proofs", "nonce")
-            raise self._newer(now_ms)
-        iat_ms = round(claims.iat * 1_000)
-        earliest_ms = iat_ms - AHEAD_S * 1_000 if asked_ms is None else asked_ms
+        earliest_ms, last_ms = self._span(claims, now_ms)
         # As long as any worker's clock may take it for a new one.
-        last_ms = iat_ms + round((self._policy.age_s + 2 * SKEW_MAX_S) * 1_000)
+        last_ms += round(2 * SKEW_MAX_S * 1_000)
         digest = hashlib.sha256(f"{key}\x00{claims.jti}".encode()).hexdigest()
         answer: list[Any] = await self._use_script(
             keys=[_since(digest[0]), f"dpop:{{{digest[0]}}}:{digest}"],
@@ -216,6 +207,29 @@ class Proofs:
             raise self._newer(max(now_ms, since_ms))
         if verdict == "seen":
             raise Problem("invalid-dpop-proof", "The proof was used before; make one a request.")
+
+    def _span(self, claims: _Claims, now_ms: int) -> tuple[int, int]:
+        """Return when a proof can have been made at the earliest, and when it is too old.
+
+        Its nonce says so where it has one, and else its maker's clock. In Unix milliseconds.
+
+        Raises:
+            Problem: it is too old now, or from the future, or needs a nonce.
+        """
+        if claims.nonce is not None or self._policy.needs_nonce:
+            given_ms = self._nonces.read(claims.nonce or "", now_ms)
+            if given_ms is None:
+                self._metrics.count("dpop_proofs", "nonce")
+                raise self._newer(now_ms)
+            return given_ms, given_ms + NONCE_AGE_S * 1_000
+        now_s = now_ms / 1_000
+        if not now_s - self._policy.age_s <= claims.iat <= now_s + AHEAD_S:
+            self._metrics.count("dpop_proofs", "invalid")
+            nonce = self._nonces.new(now_ms)
+            detail = "The proof's `iat` is not now: set the clock, or send the DPoP-Nonce in it."
+            raise Problem("invalid-dpop-proof", detail, headers=(("DPoP-Nonce", nonce),))
+        iat_ms = round(claims.iat * 1_000)
+        return iat_ms - AHEAD_S * 1_000, iat_ms + self._policy.age_s * 1_000
 
     def _newer(self, at_ms: int) -> Problem:
         nonce = self._nonces.new(at_ms)

@@ -58,17 +58,19 @@ class Proposals:
         actor: str,
         told: dict[str, Any],
         proposal_id: str | None = None,
+        at_ms: int | None = None,
     ) -> str:
         """Add a proposal to the connection's open transaction, with its line in the audit log.
 
         Args:
             told: what the audit log says of it beside its id.
             proposal_id: of `next_id`, where it must be known before.
+            at_ms: Unix milliseconds; None: now.
 
         Returns:
             Its id.
         """
-        own, at_ms = self._kinds[kind], self._clock()
+        own, at_ms = self._kinds[kind], at_ms or self._clock()
         proposal_id, at = proposal_id or self.next_id(), store.moment(at_ms)
         if own.replaces:
             await connection.execute(store.REPLACE, kind, subject, actor, at)

@@ -210,6 +210,7 @@ class Rules:
             note="",
             actor=actor,
             told={"kind": draft.kind, "action": action, "target": draft.id},
+            at_ms=at_ms,
         )
         await self._simulations.add(
             connection,

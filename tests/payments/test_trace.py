@@ -1,14 +1,13 @@
-"""Why a payment was decided as it was, stronger authentication, and commissions that go back."""
+"""Why a payment was decided as it was, and commissions that go back."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
-from tests.house import House, Reply, changed_config, new_key, running_house, until
+from tests.house import House, Reply, changed_config, new_key, running_house
 
 LIMITS = """
 [[limit_policies]]
@@ -163,97 +162,7 @@ async def test_anothers_trace_is_not_found_and_a_view_is_not_chosen(house: House
     assert seen.body["view"] == "customer"
 
 
-# A stronger authentication ------------------------------------------------------------------------
-
-
-async def code_of(house: House, user: int) -> str:
-    """The code that was sent last."""
-    phone = house.user(user)["phone"].replace("+", "%2B")
-    reply = await house.call("GET", f"/sandbox/v1/messages?to={phone}")
-    return str(reply.body["data"][0]["code"])
-
-
-async def confirm(house: House, user: int, payment_id: str, code: str, key: str) -> Reply:
-    """Confirm a payment."""
-    return await house.call(
-        "POST",
-        f"/v1/payments/{payment_id}/confirm",
-        {"code": code},
-        token=house.user(user)["access_token"],
-        key=key,
-    )
-
-
-async def test_a_step_up_is_confirmed_by_a_code_and_pays_once(house: House) -> None:
-    """It waits, sends nothing, and goes through once the code is given."""
-    body = house.transfer(6, "uzcard", 7, "uzcard", 1_500_000)
-    key = new_key()
-    waiting = await house.pay(6, body, key=key)
-    assert (waiting.status, waiting.body["status"]) == (201, "requires_action")
-    payment_id = waiting.body["id"]
-    assert waiting.body["next_action"]["confirm"] == f"/v1/payments/{payment_id}/confirm"
-    assert waiting.body["attempts"] == []
-    wrong = await confirm(house, 6, payment_id, "WRONG2", new_key())
-    assert (wrong.status, wrong.code) == (422, "otp-invalid")
-    stranger = await confirm(house, 7, payment_id, await code_of(house, 6), new_key())
-    assert stranger.status == 404
-    once = new_key()
-    code = await code_of(house, 6)
-    paid = await confirm(house, 6, payment_id, code, once)
-    assert (paid.status, paid.body["status"], paid.body["id"]) == (201, "succeeded", payment_id)
-    again = await confirm(house, 6, payment_id, code, once)
-    assert again.raw == paid.raw
-    assert again.headers["idempotent-replayed"] == "true"
-    other_key = await confirm(house, 6, payment_id, code, new_key())
-    assert (other_key.status, other_key.code) == (409, "otp-already-used")
-    # The first key goes on answering what it answered.
-    assert (await house.pay(6, body, key=key)).raw == waiting.raw
-    shown = (await trace(house, payment_id, operator(house))).body
-    (careful,) = [s for s in steps(shown, "limit") if s["detail"]["policy"] == "careful"]
-    assert (careful["outcome"], careful["detail"]["is_breached"]) == ("passed", True)
-    charged = [one for one in await house.ledger("uzcard") if one["amount"] == 1_500_000]
-    assert len(charged) >= 1
-
-
-async def test_a_code_is_for_its_payment_and_a_few_tries(house: House) -> None:
-    """Another payment's code says so; after the last try the right code helps no more."""
-    body = house.transfer(8, "uzcard", 9, "uzcard", 1_500_000)
-    payment_id = (await house.pay(8, body)).body["id"]
-    right = await code_of(house, 8)
-    second = (await house.pay(8, body)).body["id"]
-    mixed_up = await confirm(house, 8, second, right, new_key())
-    assert (mixed_up.status, mixed_up.code) == (422, "sca-binding-mismatch")
-    for _ in range(5):
-        assert (await confirm(house, 8, payment_id, "WRONG2", new_key())).code == "otp-invalid"
-    late = await confirm(house, 8, payment_id, right, new_key())
-    assert (late.status, late.code) == (429, "otp-locked")
-
-
-async def test_what_is_not_confirmed_in_time_is_canceled(house: House) -> None:
-    """It is canceled by itself, and the code helps no more."""
-    payment_id = (await house.pay(14, house.transfer(14, "uzcard", 9, "uzcard", 1_500_000))).body[
-        "id"
-    ]
-    connection = await asyncpg.connect(house.description["database_url"])
-    try:
-        # Five minutes pass.
-        await connection.execute(
-            "UPDATE step_ups SET expires_at = now() WHERE payment_id = $1", payment_id
-        )
-    finally:
-        await connection.close()
-    token = house.user(14)["access_token"]
-
-    async def canceled() -> bool:
-        reply = await house.call("GET", f"/v1/payments/{payment_id}", token=token)
-        return bool(reply.body["status"] == "canceled" and reply.body["next_action"] is None)
-
-    await until(canceled, within_s=15)
-    late = await confirm(house, 14, payment_id, await code_of(house, 14), new_key())
-    assert (late.status, late.code) == (409, "invalid-state")
-
-
-async def test_a_merchant_that_cannot_step_up_is_refused(house: House) -> None:
+async def test_what_is_refused_outright_asks_for_no_code(house: House) -> None:
     """What a limit refuses outright is refused, whatever else would ask for a code."""
     body = house.transfer(10, "uzcard", 11, "uzcard", 5_000_001)
     refused = await house.pay(10, body)

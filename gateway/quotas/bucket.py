@@ -47,8 +47,11 @@ class Bucket:
         tat_us: the shared arrival time as known here, by this worker's steady clock.
         spent: what passed here since the last exchange.
         in_flight, others: requests here; and elsewhere, as of the last exchange.
+        learned_at_us: when that was.
         told, told_at_us: `in_flight` as the others know it, and since when.
-        waiting: requests that wait for an exchange, in order.
+        waiting: requests that wait for the next exchange, in order.
+        is_asking: whether Redis is deciding about some of this bucket just now. Whatever passed
+            meanwhile it could not know of.
     """
 
     tag: str
@@ -59,9 +62,11 @@ class Bucket:
     spent: Spent = NOTHING
     in_flight: int = 0
     others: int = 0
+    learned_at_us: int = -(2**62)
     told: int = 0
     told_at_us: int = 0
     waiting: list[Waiter] = field(default_factory=list)
+    is_asking: bool = False
 
     def cost_us(self, units: int) -> int:
         """Return what a request takes up; one dearer than the whole burst takes the burst."""
@@ -77,7 +82,7 @@ class Bucket:
         if tat_us - now_us > self.pace.tolerance_us:
             return Verdict.REFUSE
         total_us = self.spent.total_us
-        if self.waiting or (total_us and total_us + cost_us > unseen_us_max):
+        if self.waiting or self.is_asking or (total_us and total_us + cost_us > unseen_us_max):
             return Verdict.WAIT
         self.tat_us = tat_us
         self.spent = self.spent.then(now_us, cost_us)
@@ -96,13 +101,22 @@ class Bucket:
         self.tat_us = tat_us
         return Verdict.PASS
 
-    def has_room(self, *, workers: int, is_alone: bool) -> bool:
-        """Whether one more request may run beside those that do."""
+    def has_room(self, now_us: int, *, workers: int, is_alone: bool, fresh_us: int) -> Verdict:
+        """Decide whether one more request may run beside those that do.
+
+        A worker that has heard nothing lately lets its share run, and asks before it lets more.
+
+        Args:
+            fresh_us: for how long what was learned is taken for known.
+        """
         if not self.concurrency_max:
-            return True
-        if is_alone:
-            return self.in_flight < max(1, self.concurrency_max // workers)
-        return self.in_flight + self.others < self.concurrency_max
+            return Verdict.PASS
+        if not is_alone and now_us - self.learned_at_us <= fresh_us:
+            is_free = self.in_flight + self.others < self.concurrency_max
+            return Verdict.PASS if is_free else Verdict.REFUSE
+        if self.in_flight < max(1, self.concurrency_max // workers):
+            return Verdict.PASS
+        return Verdict.REFUSE if is_alone else Verdict.WAIT
 
     def learn(self, now_us: int, debt_us: int, others: int) -> None:
         """Take what an exchange has shown; what passed since it was asked for comes on top.
@@ -114,6 +128,7 @@ class Bucket:
         if self.spent.total_us:
             self.tat_us = self.spent.on(self.tat_us)
         self.others = others
+        self.learned_at_us = now_us
 
     def is_idle(self, now_us: int) -> bool:
         """Whether a new bucket would decide the same."""

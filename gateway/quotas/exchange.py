@@ -85,6 +85,11 @@ class Exchange:
     Args:
         interval_s: between two exchanges.
         steady_us: microseconds that never jump.
+
+    Attributes:
+        is_away: whether the last exchange failed.
+        unseen_us_max: the interval; what a bucket may let pass in it without asking.
+        fresh_us: for how long what an exchange has shown is taken for known.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self.is_away = False
         self.unseen_us_max = round(interval_s * SECOND_US)
+        self.fresh_us = 3 * self.unseen_us_max
 
     @property
     def size(self) -> int:
@@ -190,19 +196,25 @@ class Exchange:
         arguments = [self._arguments(group) for group in groups]
         asked = [bucket.waiting for bucket in buckets]
         for bucket in buckets:
-            bucket.waiting = []
+            bucket.is_asking, bucket.waiting = bool(bucket.waiting), []
         try:
             answers = await self._execute(groups, arguments)
         except BaseException:
             for waiting in asked:
                 _answer(waiting, None)
             raise
+        finally:
+            for bucket in buckets:
+                bucket.is_asking = False
         waiting_of = dict(zip(buckets, asked, strict=True))
         learned_us = self._steady_us()
         for group, answer in zip(groups, answers, strict=True):
             told = iter(answer)
             for bucket, debt_us, passed, others in zip(group, told, told, told, strict=True):
                 bucket.learn(learned_us, debt_us, others)
+                if others and bucket.concurrency_max:
+                    # Where others have requests under way, what is known must stay fresh.
+                    self._changed[bucket] = None
                 waiting = waiting_of[bucket]
                 _answer(waiting[:passed], True)
                 _answer(waiting[passed:], False)
@@ -215,13 +227,14 @@ class Exchange:
         found: list[str | int] = [self._worker, _COUNT_KEPT_US]
         for bucket in group:
             spent, bucket.spent = bucket.spent, NOTHING
-            bucket.told, bucket.told_at_us = bucket.in_flight, at_us
+            bucket.told = bucket.in_flight if bucket.concurrency_max else 0
+            bucket.told_at_us = at_us
             found += (
                 spent.total_us,
                 spent.latest_us - at_us,
                 bucket.pace.tolerance_us,
                 " ".join(str(one.cost_us) for one in bucket.waiting),
-                bucket.in_flight if bucket.concurrency_max else 0,
+                bucket.told,
             )
         return found
 

@@ -107,8 +107,11 @@ class Guard:
     ) -> Response | Stream:
         if limit.pace is not None:
             await self._pass(bucket, limit, bucket.cost_us(units))
-        is_alone = self._exchange.is_away
-        if not bucket.has_room(workers=self._workers(), is_alone=is_alone):
+        verdict = self._room_in(bucket)
+        if verdict is Verdict.WAIT:
+            await self._exchange.ask(bucket, 0)
+            verdict = self._room_in(bucket)
+        if verdict is not Verdict.PASS:
             self._metrics.count("quotas_refused", "concurrency")
             detail = f"This client may have {limit.concurrency_max} requests at once."
             raise self._too_many(bucket, limit, detail, _CROWD_WAIT_S)
@@ -126,6 +129,15 @@ class Guard:
         if isinstance(answer, Response):
             answer.headers = (*answer.headers, *self._headers(bucket, limit))
         return answer
+
+    def _room_in(self, bucket: Bucket) -> Verdict:
+        exchange = self._exchange
+        return bucket.has_room(
+            self._steady_us(),
+            workers=self._workers(),
+            is_alone=exchange.is_away,
+            fresh_us=exchange.fresh_us,
+        )
 
     async def _pass(self, bucket: Bucket, limit: Limit, cost_us: int) -> None:
         """Return when a request may pass. Raises Problem `rate-limited`."""

@@ -33,7 +33,7 @@ JSON_DOORS = {
 }
 _MEMBERS = {
     "type", "title", "status", "detail", "code", "request_id", "retryable", "errors",
-    "decision_id",
+    "decision_id", "error", "error_description",
 }  # fmt: skip
 _pans = itertools.count(1)
 

@@ -151,14 +151,37 @@ def test_what_is_known_to_be_too_much_is_refused_without_asking() -> None:
     assert verdict is Verdict.REFUSE
 
 
+FRESH_US = 3 * INTERVAL_US
+
+
 def test_requests_at_once_are_counted_over_all_workers() -> None:
-    """And shared out, one at least, when nobody knows of the others."""
+    """As long as what was learned of the others is fresh."""
     bucket = Bucket("c", "quota:{c}", pace_of(1, 1), 4)
-    bucket.in_flight, bucket.others = 1, 2
-    assert bucket.has_room(workers=2, is_alone=False)
-    bucket.others = 3
-    assert not bucket.has_room(workers=2, is_alone=False)
-    assert bucket.has_room(workers=2, is_alone=True)
-    assert not bucket.has_room(workers=4, is_alone=True)
+    bucket.learn(0, 0, 2)
+    bucket.in_flight = 1
+    assert room(bucket) is Verdict.PASS
+    bucket.learn(0, 0, 3)
+    assert room(bucket) is Verdict.REFUSE
+
+
+def room(bucket: Bucket, *, at_us: int = 0, workers: int = 2, is_alone: bool = False) -> Verdict:
+    return bucket.has_room(at_us, workers=workers, is_alone=is_alone, fresh_us=FRESH_US)
+
+
+def test_a_worker_that_has_heard_nothing_lets_its_share_run_and_asks_before_more() -> None:
+    bucket = Bucket("c", "quota:{c}", pace_of(1, 1), 4)
+    bucket.learn(0, 0, 4)
+    late_us = FRESH_US + 1
+    assert room(bucket, at_us=late_us) is Verdict.PASS
+    bucket.in_flight = 2
+    assert room(bucket, at_us=late_us) is Verdict.WAIT
+    assert room(bucket, at_us=late_us, workers=1) is Verdict.PASS
+
+
+def test_a_worker_alone_lets_its_share_run_and_one_at_least() -> None:
+    bucket = Bucket("c", "quota:{c}", pace_of(1, 1), 4)
+    bucket.in_flight = 1
+    assert room(bucket, is_alone=True) is Verdict.PASS
+    assert room(bucket, is_alone=True, workers=4) is Verdict.REFUSE
     bucket.in_flight = 0
-    assert bucket.has_room(workers=64, is_alone=True)
+    assert room(bucket, is_alone=True, workers=64) is Verdict.PASS

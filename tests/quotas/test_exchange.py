@@ -49,6 +49,13 @@ class Worker:
         debt_us = max(0, self.bucket.tat_us - now_us())
         return (self.bucket.pace.tolerance_us - debt_us) // self.bucket.pace.emission_us
 
+    def has_room(self) -> bool:
+        """Whether one more request may run, of two workers, by what was learned a moment ago."""
+        verdict = self.bucket.has_room(
+            now_us(), workers=2, is_alone=False, fresh_us=self.exchange.fresh_us
+        )
+        return verdict is Verdict.PASS
+
 
 def workers_of(
     redis: BoundedRedis,
@@ -123,7 +130,7 @@ async def test_requests_at_once_are_counted_over_workers(redis: BoundedRedis) ->
     await second.tell()
     assert second.bucket.others == 2
     second.bucket.in_flight = 1
-    assert not second.bucket.has_room(workers=2, is_alone=False)
+    assert not second.has_room()
     await second.tell()
     first.bucket.in_flight = 0
     await first.tell()
@@ -136,11 +143,11 @@ async def test_a_worker_that_is_gone_holds_no_places_for_long(redis: BoundedRedi
     first.bucket.in_flight = 3
     await first.tell()
     await second.tell()
-    assert not second.bucket.has_room(workers=2, is_alone=False)
+    assert not second.has_room()
 
     async def is_forgotten() -> bool:
         await second.tell()
-        return second.bucket.has_room(workers=2, is_alone=False)
+        return second.has_room()
 
     await until(is_forgotten, within_s=6)
 
@@ -154,7 +161,7 @@ async def test_a_request_that_takes_long_goes_on_being_counted(redis: BoundedRed
         await asyncio.sleep(0.2)
         while now_us() < deadline:
             await second.tell()
-            assert not second.bucket.has_room(workers=2, is_alone=False)
+            assert not second.has_room()
             await asyncio.sleep(0.2)
 
 

@@ -204,7 +204,7 @@ async def _open_proofs(ground: Ground) -> Proofs:
         clock=ground.clock,
         metrics=ground.metrics,
     )
-    await proofs.remember()
+    await proofs.remember(is_first=ground.settings.is_sandbox)
     return proofs
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -187,33 +186,36 @@ def read_key(jwk: object, *, algorithms: tuple[str, ...] = ALGORITHMS) -> Public
 
 
 def _imported(algorithm: str, jwk: dict[str, Any]) -> OKPKey | ECKey | RSAKey:
-    parts: dict[str, Any] = {}
+    parts: dict[str, str] = {}
     for name in _PUBLIC[algorithm]:
         value = jwk.get(name)
         if not isinstance(value, str) or len(value) > JWK_BYTES_MAX:
             raise JoseFault(f"its `{name}` is missing")
-        raw = _decoded(value)
-        if algorithm != PS256 and len(raw) != _COORDINATE_BYTES:
-            raise JoseFault(f"its `{name}` has not {_COORDINATE_BYTES} bytes")
         parts[name] = value
-    if algorithm == EDDSA:
-        raw = _decoded(parts["x"])
-        if raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK_POINTS:
-            raise JoseFault("it is a point of small order")
+    _check_strength(algorithm, {name: _decoded(value) for name, value in parts.items()})
     try:
         if algorithm == EDDSA:
             return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", **parts})
         if algorithm == ES256:
             return ECKey.import_key({"kty": "EC", "crv": "P-256", **parts})
-        key = RSAKey.import_key({"kty": "RSA", **parts})
-        public = key.public_key
+        return RSAKey.import_key({"kty": "RSA", **parts})
     except (JoseError, ValueError):
         raise JoseFault("it is not a key of its kind") from None
-    assert isinstance(public, RSAPublicKey), "it was imported as one"
-    is_strong = _RSA_BITS_MIN <= public.key_size <= _RSA_BITS_MAX
-    if not is_strong or public.public_numbers().e != _RSA_EXPONENT:
-        raise JoseFault("an RSA key has 2048 to 4096 bits, and 65537 as its exponent")
-    return key
+
+
+def _check_strength(algorithm: str, parts: dict[str, bytes]) -> None:
+    """Refuse a key of another size, and one under which anybody can sign."""
+    if algorithm == PS256:
+        bits = int.from_bytes(parts["n"], "big").bit_length()
+        is_plain = int.from_bytes(parts["e"], "big") == _RSA_EXPONENT
+        if not (_RSA_BITS_MIN <= bits <= _RSA_BITS_MAX and is_plain):
+            raise JoseFault("an RSA key has 2048 to 4096 bits, and 65537 as its exponent")
+    elif any(len(one) != _COORDINATE_BYTES for one in parts.values()):
+        raise JoseFault(f"its coordinates have not {_COORDINATE_BYTES} bytes each")
+    elif algorithm == EDDSA:
+        raw = parts["x"]
+        if raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK_POINTS:
+            raise JoseFault("it is a point of small order")
 
 
 def _decoded(text: str) -> bytes:

@@ -109,11 +109,17 @@ class Proofs:
         self._addresses = [_address(one.rstrip("/")) for one in policy.base_urls]
         self._use_script = redis.register_script(_USE)
 
-    async def remember(self) -> None:
-        """Let the memory begin now where it has not begun; without Redis it begins later."""
+    async def remember(self, *, is_first: bool = False) -> None:
+        """Let the memory begin now where it has not begun; without Redis it begins later.
+
+        Args:
+            is_first: nobody can have used a proof before, as in a sandbox that starts: whoever
+                comes first needs no nonce.
+        """
+        since_ms = self._clock() - (AHEAD_S * 1_000 if is_first else 0)
         pipeline = self._redis.pipeline(transaction=False)
         for group in _GROUPS:
-            pipeline.set(_since(group), self._clock(), nx=True)
+            pipeline.set(_since(group), since_ms, nx=True)
         with contextlib.suppress(Unavailable, RedisError):
             await pipeline.execute()
 

@@ -28,7 +28,8 @@ from gateway.proposals.model import Applied, Kind, Proposal, ProposalView, view_
 from gateway.proposals.service import Proposals
 
 _KIND: Literal["refund"] = "refund"
-_VERSION = "SELECT version::text FROM payments WHERE id = $1"
+# Held until the refund is claimed: of two approvals the later sees what the first has made.
+_VERSION = "SELECT version::text FROM payments WHERE id = $1 FOR NO KEY UPDATE"
 
 
 class OperatorRefundBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -6,10 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.audit.verify import verify
+from tests.audit.test_chains import oqim
 from tests.house import House, new_key, running_house, until
 from tests.payments.stepping_up import (
     AMOUNT,
@@ -211,20 +214,31 @@ async def test_another_session_of_the_same_customer_may_confirm(house: House) ->
     assert (paid.status, paid.body["status"]) == (201, "succeeded"), paid.raw
 
 
-async def test_that_it_must_wait_is_decided_on_record(house: House) -> None:
+async def test_that_it_must_wait_is_decided_on_record(house: House, tmp_path: Path) -> None:
     """The decision log has it before anybody confirms, and what it says stays true afterwards."""
     payment = await waiting(house, 30)
     (row,) = await house.rows(
-        "SELECT decision_id, length(record) AS length FROM step_ups WHERE payment_id = $1",
-        payment["id"],
+        "SELECT decision_id FROM step_ups WHERE payment_id = $1", payment["id"]
     )
-    assert row["length"] > 0
 
-    async def recorded() -> list[str]:
-        records = await house.rows("SELECT record FROM decision_log WHERE shard LIKE '%.waiting.%'")
-        return [one[0] for record in records for one in json.loads(record[0])["decisions"]]
+    async def exported() -> dict[str, Any]:
+        """Return the documents of an export that holds, by id."""
+        file = tmp_path / f"{new_key()}.jsonl"
+        done = await asyncio.to_thread(oqim, house, "audit", "export", "--out", str(file))
+        assert done.returncode == 0, done.stderr
+        lines = file.read_bytes().splitlines()
+        assert verify(lines, key=None, anchor=None).faults == []
+        told = [json.loads(line) for line in lines]
+        documents = [one for one in told if one["type"] == "document"]
+        return {one["id"]: json.loads(one["document"]) for one in documents}
 
-    assert row["decision_id"] in await recorded()
-    assert payment["id"] not in await recorded(), "the payment itself is not decided yet"
+    before = await exported()
+    decided = before[row["decision_id"]]
+    assert (decided["code"], decided["payment"]) == ("requires_action", payment["id"])
+    assert (decided["amount"], decided["owner"]) == (AMOUNT, house.user(30)["id"])
+    assert payment["id"] not in before, "that it is paid is not decided yet"
     paid = await confirm(house, 30, payment["id"], await code_of(house, 30))
     assert paid.body["status"] == "succeeded"
+    after = await exported()
+    assert after[row["decision_id"]] == decided
+    assert payment["id"] in after

@@ -145,7 +145,7 @@ class Books:
     """What would show that something was done: payments, and what processors were told."""
 
     def __init__(self, house: House) -> None:
-        self._house = house
+        self.house = house
         self._payments = 0
         self._entries: dict[str, int] = {}
 
@@ -153,15 +153,15 @@ class Books:
         """Remember how things are."""
         self._payments = await self._count()
         for scheme in SCHEMES:
-            self._entries[scheme] = len(await self._house.ledger(scheme))
+            self._entries[scheme] = len(await self.house.ledger(scheme))
 
     async def assert_untouched(self) -> None:
         """Assert that there is no payment and no entry that there was not."""
         assert await self._count() == self._payments, "a refusal left a payment"
         for scheme, known in self._entries.items():
             path = f"/_sim/ledger?offset={known}"
-            told = await self._house.simulator("GET", scheme, path)
+            told = await self.house.simulator("GET", scheme, path)
             assert told == [], f"a refusal reached {scheme}"
 
     async def _count(self) -> int:
-        return int((await self._house.rows("SELECT count(*) FROM payments"))[0][0])
+        return int((await self.house.rows("SELECT count(*) FROM payments"))[0][0])

@@ -6,13 +6,14 @@ the same port and the same connection.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from gateway.kernel.http.admission import Ticket
 from gateway.kernel.http.front import HttpFront
@@ -40,6 +41,8 @@ PIECES_MAX = 8
 _HELD_BYTES_MAX = 65_536
 # Longer than any request is answered for.
 _WHILE_ANSWERING_S = 3_600.0
+# Over 128: the parser's exception has no other mark.
+_TOO_MANY_HEADERS = "Too many headers"
 # How long the rest of a refused request is read, so that its client can read the answer.
 _LINGERING_S = 2.0
 # The first lines of hot routes are shorter.
@@ -71,6 +74,7 @@ class _Connection(web.RequestHandler):
     __slots__ = (
         "_answered",
         "_answering",
+        "_body",
         "_front",
         "_head_timer",
         "_held",
@@ -87,6 +91,8 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **settings)
         self._server = server
         self._front = server.front
+        # Of the last request that the parser has seen the head of.
+        self._body: StreamReader | None = None
         # Runs while the parser has the beginning of a head.
         self._head_timer: asyncio.TimerHandle | None = None
         # The parser's buffer is empty: what comes next is the start of a request.
@@ -141,9 +147,11 @@ class _Connection(web.RequestHandler):
 
     def _feed(self, data: bytes) -> None:
         """Give the parser bytes; what is the beginning of a head has so long to end."""
+        count = self._request_count
         super().data_received(data)
-        # Without a waiter the rest of a refused request is read, to be thrown away.
-        if not self._is_idle() or self._waiter is None:
+        if self._request_count != count:
+            self._body = self._messages[-1][1]
+        if not self._is_in_head():
             self._stop_head_timer()
         elif self._head_timer is None:
             late_s = self._server.limits.head_timeout_s
@@ -151,11 +159,15 @@ class _Connection(web.RequestHandler):
 
     def _refuse_late_head(self) -> None:
         self._head_timer = None
-        if self._is_idle() and self._waiter is not None:
+        if self._is_in_head():
             assert self.transport is not None, "it is idle, and not closed"
             problem = Problem("request-timeout", "The request's head did not arrive in time.")
             self.transport.write(self._front.last_words(problem))
             self.force_close()
+
+    def _is_in_head(self) -> bool:
+        """Whether what comes now belongs to a head, and not to a body that is thrown away."""
+        return self._is_idle() and (self._body is None or self._body.is_eof())
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -208,6 +220,8 @@ class _Connection(web.RequestHandler):
             answer = await self._front.handle_plain(route, ticket, plain, address)
             if self.transport is not None:
                 self.transport.write(answer)
+            if self._front.is_draining:
+                self.force_close()
         except BaseException as error:
             # Without an answer the next one would be taken for it.
             self.force_close()
@@ -306,7 +320,7 @@ class _Connection(web.RequestHandler):
         self._stop_head_timer()
         if self._pieces_timer is not None:
             self._pieces_timer.cancel()
-        self._server.connections_count -= 1
+        self._server.left()
         super().connection_lost(exc)
 
     def handle_error(
@@ -322,6 +336,8 @@ class _Connection(web.RequestHandler):
         if isinstance(exc, LineTooLong):
             # The exception says which bound was passed, and nothing else tells the two apart.
             slug = "uri-too-long" if exc.args[1] == _LINE_BYTES_MAX else "header-too-large"
+        elif isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY_HEADERS):
+            slug = "header-too-large"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             slug = "internal-error"
             log.error("the server failed", exc_info=exc)
@@ -346,6 +362,26 @@ class HttpServer(web.Server):
         self.limits = limits
         self.connections_count = 0
         self.refused_count = 0
+        self._is_empty = asyncio.Event()
+
+    def left(self) -> None:
+        """Count a connection that was closed."""
+        self.connections_count -= 1
+        if self.connections_count == 0:
+            self._is_empty.set()
+
+    async def drain(self, *, within_s: float) -> None:
+        """Have every answer from now on be its connection's last; wait until none is left.
+
+        Args:
+            within_s: after which those that asked nothing meanwhile are left to be closed.
+        """
+        self.front.is_draining = True
+        self._is_empty.clear()
+        if self.connections_count:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._is_empty.wait()
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = http.protocol

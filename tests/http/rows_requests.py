@@ -1,4 +1,4 @@
-"""What surrounds a body: paths, methods, queries, keys, deadlines, and the framing of HTTP itself.
+"""Rows of what surrounds a body: paths, methods, queries, keys, deadlines, and HTTP's own framing.
 
 Sent as bytes where a client library would not send it.
 """
@@ -6,25 +6,19 @@ Sent as bytes where a client library would not send it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import pytest
-
-from tests.house import House, new_key
+from tests.house import House, Reply, new_key
 from tests.http.doors import (
     JSON_DOORS,
     NOWHERE,
     UNKNOWN,
-    assert_refused,
     call,
     good,
     last_answer,
     raw_post,
 )
-
-pytestmark = pytest.mark.usefixtures("books")
-
-# Names and places ---------------------------------------------------------------------------------
+from tests.http.rows import Everything, Row, Send
 
 OBJECTS = [
     ("GET", "/v1/payments/{id}"),
@@ -50,66 +44,6 @@ NAMES = [
     "%ff",
     "%u0041",
 ]
-
-
-@pytest.mark.parametrize(("method", "path"), OBJECTS)
-async def test_an_id_that_is_not_one_is_not_found(house: House, method: str, path: str) -> None:
-    """Row 55. Whatever its form, it is the same 404 as an id that nobody has."""
-    token = house.user(0)["access_token"]
-    key = new_key() if method == "POST" else None
-    for name in NAMES:
-        raw = b"\r\n".join(
-            [
-                f"{method} {path.format(id=name)} HTTP/1.1".encode(),
-                b"Host: oqim",
-                f"Authorization: Bearer {token}".encode(),
-                *([f"Idempotency-Key: {key}-{len(name)}".encode()] if key else []),
-                b"\r\n",
-            ]
-        )
-        reply = await house.send(raw, within_s=5.0)
-        try:
-            assert_refused(reply, 404, "not-found")
-        except AssertionError as wrong:
-            raise AssertionError(f"{name[:40]}: {wrong}") from wrong
-
-
-@pytest.mark.parametrize(("method", "path"), OBJECTS)
-async def test_a_nul_in_a_path_is_refused(house: House, method: str, path: str) -> None:
-    """Row 55: PostgreSQL knows no NUL, so that none gets so far."""
-    token = house.user(0)["access_token"]
-    key = new_key() if method == "POST" else None
-    reply = await call(house, method, path.format(id="pay_%00"), token=token, key=key)
-    assert_refused(reply, 400, "invalid-request")
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/payment", "/v1/payments/", "/v2/payments", "/admin", "//v1/payments"]
-)
-async def test_an_unknown_path_is_not_found(house: House, path: str) -> None:
-    """Row 56, with a token and without."""
-    raw = f"GET {path} HTTP/1.1\r\nHost: oqim\r\n\r\n".encode()
-    assert_refused(await house.send(raw), 404, "not-found")
-
-
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "PROPFIND"])
-@pytest.mark.parametrize(
-    ("path", "allowed"),
-    [
-        ("/v1/payments", "GET, POST"),
-        ("/v1/payments/quote", "POST"),
-        (f"/v1/payments/{NOWHERE}", "GET"),
-        ("/v1/limits", "GET"),
-        ("/oauth/token", "POST"),
-    ],
-)
-async def test_another_method_is_refused(
-    house: House, method: str, path: str, allowed: str
-) -> None:
-    """Row 57: 405, and what is allowed."""
-    reply = await call(house, method, path, token=house.user(0)["access_token"])
-    assert_refused(reply, 405, "method-not-allowed")
-    assert reply.headers["allow"] == allowed
 
 
 QUERIES: list[tuple[int, str, int, str]] = [
@@ -156,35 +90,6 @@ QUERIES: list[tuple[int, str, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("row", "path", "status", "slug"), QUERIES)
-async def test_a_query_is_read_strictly(
-    house: House, row: int, path: str, status: int, slug: str
-) -> None:
-    """Rows 71 and 72."""
-    raw = f"GET {path} HTTP/1.1\r\nHost: oqim\r\nAuthorization: Bearer "
-    raw += house.user(0)["access_token"] + "\r\n\r\n"
-    reply = await house.send(raw.encode())
-    assert_refused(reply, status, slug), f"row {row}"
-
-
-async def test_a_query_is_not_read_where_none_is_known(house: House) -> None:
-    """Row 72 at routes that take no query at all."""
-    token = house.user(0)["access_token"]
-    for method, path in (
-        ("POST", "/v1/payments?limit=1"),
-        ("POST", "/v1/payments/quote?a=1"),
-        ("GET", f"/v1/payments/{NOWHERE}?expand=1"),
-        ("POST", "/v1/cards?a=1"),
-        ("GET", "/livez?a=1"),
-    ):
-        body = house.purchase(0, "humo", 10_000) if method == "POST" else None
-        key = new_key() if method == "POST" else None
-        reply = await call(house, method, path, body, token=token, key=key)
-        assert_refused(reply, 400, "invalid-query")
-
-
-# Keys and deadlines -------------------------------------------------------------------------------
-
 MONEY_DOORS = ["pay", "capture", "cancel", "refund"]
 KEYS: list[tuple[int, list[bytes], str]] = [
     (35, [], "idempotency-key-missing"),
@@ -204,19 +109,6 @@ KEYS: list[tuple[int, list[bytes], str]] = [
 ]
 
 
-@pytest.mark.parametrize("door", MONEY_DOORS)
-async def test_a_key_is_needed_wherever_money_moves(house: House, door: str) -> None:
-    """Rows 35 to 37."""
-    body = json.dumps(good(house, door)).encode()
-    for row, keys, slug in KEYS:
-        lines = [b"Idempotency-Key: " + key for key in keys]
-        reply = await house.send(raw_post(house, JSON_DOORS[door], body, *lines))
-        try:
-            assert_refused(reply, 400, slug)
-        except AssertionError as wrong:
-            raise AssertionError(f"row {row}, {keys}: {wrong}") from wrong
-
-
 DEADLINES: list[tuple[bytes, int, str]] = [
     (b"soon", 400, "invalid-deadline"),
     (b"", 400, "invalid-deadline"),
@@ -227,21 +119,6 @@ DEADLINES: list[tuple[bytes, int, str]] = [
     (b"0", 504, "deadline-exceeded"),
     (b"-1", 400, "invalid-deadline"),
 ]
-
-
-@pytest.mark.parametrize(("text", "status", "slug"), DEADLINES)
-@pytest.mark.parametrize("door", MONEY_DOORS)
-async def test_a_deadline_is_checked_before_anything_is_done(
-    house: House, door: str, text: bytes, status: int, slug: str
-) -> None:
-    """Row 82."""
-    body = json.dumps(good(house, door)).encode()
-    lines = (b"Idempotency-Key: " + new_key().encode(), b"Deadline-Ms: " + text)
-    reply = await house.send(raw_post(house, JSON_DOORS[door], body, *lines))
-    assert_refused(reply, status, slug)
-
-
-# Framing ------------------------------------------------------------------------------------------
 
 
 def framed(house: House, *lines: bytes, body: bytes, line_end: bytes = b"\r\n") -> bytes:
@@ -310,40 +187,145 @@ FRAMES: list[tuple[str, Callable[[bytes], tuple[list[bytes], bytes]]]] = [
 ]
 
 
-@pytest.mark.parametrize("make", [make for _, make in FRAMES], ids=[what for what, _ in FRAMES])
-async def test_a_frame_of_two_meanings_is_refused(
-    house: House, make: Callable[[bytes], tuple[list[bytes], bytes]]
-) -> None:
-    """Row 62: where a proxy and we might disagree on where a request ends, there is no request."""
+PATHS = ["/", "/v1", "/v1/payment", "/v1/payments/", "/v2/payments", "/admin", "//v1/payments"]
+METHODS = ["PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "PROPFIND"]
+ALLOWED = {
+    "/v1/payments": "GET, POST",
+    "/v1/payments/quote": "POST",
+    f"/v1/payments/{NOWHERE}": "GET",
+    "/v1/limits": "GET",
+    "/oauth/token": "POST",
+}
+# Routes that take no query at all.
+NO_QUERIES = [
+    ("POST", "/v1/payments?limit=1"),
+    ("POST", "/v1/payments/quote?a=1"),
+    ("GET", f"/v1/payments/{NOWHERE}?expand=1"),
+    ("POST", "/v1/cards?a=1"),
+    ("GET", "/livez?a=1"),
+]
+
+
+def _named(method: str, path: str) -> Send:
+    """Return a request about an object, as bytes: a library would write its name anew."""
+
+    async def send(house: House, books: Everything) -> Reply | None:
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: oqim",
+            f"Authorization: Bearer {house.user(0)['access_token']}",
+            *([f"Idempotency-Key: {new_key()}"] if method == "POST" else []),
+            "",
+            "",
+        ]
+        return await house.send("\r\n".join(lines).encode(), within_s=5.0)
+
+    return send
+
+
+def _method(method: str, path: str, allowed: str) -> Send:
+    async def send(house: House, books: Everything) -> Reply:
+        reply = await call(house, method, path, token=house.user(0)["access_token"])
+        assert reply.headers["allow"] == allowed
+        return reply
+
+    return send
+
+
+def _queried(method: str, path: str) -> Send:
+    async def send(house: House, books: Everything) -> Reply:
+        body = house.purchase(0, "humo", 10_000) if method == "POST" else None
+        key = new_key() if method == "POST" else None
+        return await call(house, method, path, body, token=house.user(0)["access_token"], key=key)
+
+    return send
+
+
+def _headed(door: str, *lines: bytes) -> Send:
+    async def send(house: House, books: Everything) -> Reply | None:
+        body = json.dumps(good(house, door)).encode()
+        return await house.send(raw_post(house, JSON_DOORS[door], body, *lines))
+
+    return send
+
+
+def _framed(make: Callable[[bytes], tuple[list[bytes], bytes]]) -> Send:
+    """Return a payment of a doubtful frame; nothing comes after the answer."""
+
+    async def send(house: House, books: Everything) -> Reply:
+        body = json.dumps(house.purchase(0, "humo", 10_000)).encode()
+        lines, content = make(body)
+        return await last_answer(house, framed(house, *lines, body=content))
+
+    return send
+
+
+async def _bare_newlines(house: House, books: Everything) -> Reply | None:
     body = json.dumps(house.purchase(0, "humo", 10_000)).encode()
-    lines, content = make(body)
-    raw = framed(house, *lines, body=content)
-    assert_refused(await last_answer(house, raw), 400, "malformed-request")
+    length = b"Content-Length: %d" % len(body)
+    return await house.send(framed(house, length, body=body, line_end=b"\n"))
 
 
-async def test_bare_newlines_are_no_lines(house: House) -> None:
-    """Row 62."""
-    body = json.dumps(house.purchase(0, "humo", 10_000)).encode()
-    raw = framed(house, b"Content-Length: %d" % len(body), body=body, line_end=b"\n")
-    assert_refused(await house.send(raw), 400, "malformed-request")
+async def _long_header(house: House, books: Everything) -> Reply | None:
+    lines = (b"Content-Length: 0", b"X-A: " + b"a" * 9_000)
+    return await house.send(framed(house, *lines, body=b""))
 
 
-async def test_a_long_header_is_refused(house: House) -> None:
-    """Row 63."""
-    raw = framed(house, b"Content-Length: 0", b"X-A: " + b"a" * 9_000, body=b"")
-    assert_refused(await house.send(raw), 431, "header-too-large")
-
-
-async def test_many_headers_are_refused(house: House) -> None:
-    """Row 63: small ones, thousands of them."""
+async def _many_headers(house: House, books: Everything) -> Reply | None:
     lines = [b"X-%d: a" % number for number in range(5_000)]
-    reply = await house.send(framed(house, b"Content-Length: 0", *lines, body=b""))
-    assert reply is not None
-    assert reply.status in (400, 431), reply
-    assert reply.headers["content-type"] == "application/problem+json"
+    return await house.send(framed(house, b"Content-Length: 0", *lines, body=b""))
 
 
-async def test_a_long_url_is_refused(house: House) -> None:
-    """Row 64."""
+async def _long_url(house: House, books: Everything) -> Reply | None:
     raw = b"GET /v1/payments?cursor=" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: oqim\r\n\r\n"
-    assert_refused(await house.send(raw), 414, "uri-too-long")
+    return await house.send(raw)
+
+
+async def _slow_head(house: House, books: Everything) -> Reply:
+    """Never ends; the house of the catalogue waits a second."""
+    return await last_answer(house, b"GET /v1/payments HTTP/1.1\r\nHost: oq")
+
+
+async def _slow_body(house: House, books: Everything) -> Reply:
+    raw = framed(house, b"Content-Length: 1000", body=b'{"amount":')
+    return await last_answer(house, raw)
+
+
+def rows() -> Iterator[Row]:
+    """Return the rows of what surrounds a body."""
+    for method, path in OBJECTS:
+        for name in NAMES:
+            # Whatever its form, it is the same 404 as an id that nobody has.
+            send = _named(method, path.format(id=name))
+            yield Row(55, f"{method} {path} {name[:40]}", send, 404, "not-found")
+        send = _named(method, path.format(id="pay_%00"))
+        yield Row(55, f"{method} {path} NUL", send, 400, "invalid-request")
+    for path in PATHS:
+        yield Row(56, path, _named("GET", path), 404, "not-found")
+    for method in METHODS:
+        for path, allowed in ALLOWED.items():
+            send = _method(method, path, allowed)
+            yield Row(57, f"{method} {path}", send, 405, "method-not-allowed")
+    for number, path, status, slug in QUERIES:
+        yield Row(number, path[:60], _named("GET", path), status, slug)
+    for method, path in NO_QUERIES:
+        yield Row(72, f"{method} {path}", _queried(method, path), 400, "invalid-query")
+    for door in MONEY_DOORS:
+        for number, keys, slug in KEYS:
+            lines = [b"Idempotency-Key: " + key for key in keys]
+            yield Row(number, f"{str(keys)[:40]}, at {door}", _headed(door, *lines), 400, slug)
+        for text, status, slug in DEADLINES:
+            headers = (b"Idempotency-Key: " + new_key().encode(), b"Deadline-Ms: " + text)
+            yield Row(82, f"{text!r}, at {door}", _headed(door, *headers), status, slug)
+    yield from _frame_rows()
+
+
+def _frame_rows() -> Iterator[Row]:
+    for what, make in FRAMES:
+        yield Row(62, what, _framed(make), 400, "malformed-request")
+    yield Row(62, "bare newlines", _bare_newlines, 400, "malformed-request")
+    yield Row(63, "a long header", _long_header, 431, "header-too-large")
+    yield Row(63, "5,000 headers", _many_headers, 431, "header-too-large")
+    yield Row(64, "a long URL", _long_url, 414, "uri-too-long")
+    yield Row(65, "a head that does not end", _slow_head, 408, "request-timeout")
+    yield Row(65, "a body that does not end", _slow_body, 408, "request-timeout")

@@ -1,4 +1,4 @@
-"""Codes, cards and tokens beside the catalogue's rows: what is right is taken, nothing is logged."""
+"""Codes, cards, tokens beside the catalogue: what is right is taken, and nothing is logged."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ async def test_a_code_belongs_to_its_challenge(house: House) -> None:
     first, _ = await challenge(house, fresh_phone())
     second, code = await challenge(house, fresh_phone())
     assert_refused(await exchange(house, first, code), 422, "otp-invalid")
-    for made_up in ("chl_x", second[:-1], "", "chl_" + "0" * 26 + "_" + "0" * 16):
+    for made_up in ("chl_x", second[:-1], "chl_" + "0" * 26 + "_" + "0" * 16):
         assert_refused(await exchange(house, made_up, code), 400, "invalid-grant")
+    # A parameter without a value is none (RFC 6749, 3.2).
+    assert_refused(await exchange(house, "", code), 400, "invalid-request")
     assert (await exchange(house, second, code)).status == 200
 
 

@@ -50,6 +50,8 @@ OPERATIONS = {
     "POST /admin/v1/auth/step-up",
     "POST /admin/v1/operator-proposals/{id}/approve",
     "POST /admin/v1/operator-proposals/{id}/reject",
+    "GET /admin/v1/clients/{id}/limits",
+    "PUT /admin/v1/clients/{id}/limits",
     "GET /admin/v1/operators",
     "GET /admin/v1/operators/{id}",
     "POST /admin/v1/operators/{id}/proposals",

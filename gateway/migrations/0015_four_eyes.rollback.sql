@@ -93,10 +93,11 @@ SELECT id, subject, ARRAY(SELECT json_array_elements_text(diff -> 'roles')),
 FROM proposals WHERE kind = 'roles';
 DROP TABLE proposals;
 
-DROP INDEX step_ups_owner, step_ups_session;
+DROP INDEX step_ups_owner, step_ups_session, step_ups_open;
+CREATE INDEX step_ups_open ON step_ups (expires_at) WHERE confirmation_id IS NULL;
 ALTER TABLE step_ups
     DROP COLUMN session_id, DROP COLUMN nonce, DROP COLUMN binding_hash, DROP COLUMN burnt_at,
-    DROP COLUMN decision_id, DROP COLUMN record;
+    DROP COLUMN ended_at, DROP COLUMN decision_id, DROP COLUMN record;
 
 DROP INDEX refresh_tokens_expiry, sessions_of_client, sessions_of_user;
 ALTER TABLE sessions

@@ -20,9 +20,16 @@ ALTER TABLE step_ups
     ADD COLUMN binding_hash bytea,
     -- Given for something else than it confirms: it is good for nothing any more.
     ADD COLUMN burnt_at     timestamptz,
+    -- Canceled: nobody needs to look at it any more.
+    ADD COLUMN ended_at     timestamptz,
     -- The decision that it must wait, as the decision log has it.
     ADD COLUMN decision_id  text COLLATE "C" UNIQUE,
     ADD COLUMN record       bytea;
+UPDATE step_ups s SET ended_at = now() FROM payments p
+WHERE p.id = s.payment_id AND p.status <> 'requires_action' AND s.confirmation_id IS NULL;
+DROP INDEX step_ups_open;
+CREATE INDEX step_ups_open ON step_ups (expires_at)
+    WHERE confirmation_id IS NULL AND ended_at IS NULL;
 CREATE INDEX step_ups_session ON step_ups (session_id) WHERE confirmation_id IS NULL;
 CREATE INDEX step_ups_owner ON step_ups (owner) WHERE confirmation_id IS NULL;
 

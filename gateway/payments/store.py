@@ -158,12 +158,15 @@ UPDATE step_ups SET response_status = $2, response_body = $3 WHERE confirmation_
 _CANCEL_WAITING = """
 WITH waiting AS (
     SELECT p.id, s.session_id FROM step_ups s JOIN payments p ON p.id = s.payment_id
-    WHERE {which} AND s.confirmation_id IS NULL AND p.status = 'requires_action'
+    WHERE {which} AND s.confirmation_id IS NULL AND s.ended_at IS NULL
+      AND p.status = 'requires_action'
     ORDER BY p.id FOR UPDATE OF p
 ), over AS (
     UPDATE payments p SET status = 'canceled', version = p.version + 1, updated_at = now()
     FROM waiting w WHERE p.id = w.id AND p.status = 'requires_action'
     RETURNING p.id, w.session_id, p.version, p.amount_minor, p.currency
+), ended AS (
+    UPDATE step_ups s SET ended_at = now() FROM over o WHERE s.payment_id = o.id
 ), told AS (
     INSERT INTO outbox (payment_id, sequence, type, data)
     SELECT id, version, 'payment.canceled', json_build_object(

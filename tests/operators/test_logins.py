@@ -95,8 +95,9 @@ async def test_approving_needs_a_code_given_lately(house: House, chief: Person) 
 
     await until(is_old, within_s=10)
     path = f"/operator-proposals/{asked.body['id']}/approve"
-    old = await chief.call("POST", path)
-    assert (old.status, old.code) == (401, "insufficient-user-authentication")
+    for address in (path, f"/proposals/{asked.body['id']}/approve"):
+        old = await chief.call("POST", address)
+        assert (old.status, old.code) == (401, "insufficient-user-authentication")
     assert 'error="insufficient_user_authentication"' in old.headers["www-authenticate"]
     assert (await chief.call("GET", "/operators")).status == 200
     wrong = await chief.call("POST", "/auth/step-up", {"code": "000000"})

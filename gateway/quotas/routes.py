@@ -65,6 +65,7 @@ def routes(limits: ClientLimits) -> list[Route]:
             scope=scopes.CLIENTS_WRITE,
             priority=Priority.SETTLING,
             body=LimitsBody,
+            is_conditional=True,
             answers={200: LimitsView},
             problems=("not-found", "precondition-required", "precondition-failed"),
         ),

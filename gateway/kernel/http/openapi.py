@@ -157,6 +157,8 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
     parameters = [*_path_parameters(route.path), *_query_parameters(route, schemas)]
     if route.is_idempotent:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    if route.is_conditional:
+        parameters.append({"$ref": "#/components/parameters/IfMatch"})
     parameters.append({"$ref": "#/components/parameters/DeadlineMs"})
     parameters.append({"$ref": "#/components/parameters/XRequestId"})
     operation: dict[str, Any] = {
@@ -338,6 +340,13 @@ def _shared_parameters() -> dict[str, Schema]:
             "description": "Of your own making, one a payment or action; the same when you retry. "
             "Quoted (RFC 8941) or bare.",
             "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,255}$"},
+        },
+        "IfMatch": {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,
+            "description": "The `ETag` of what you have read and are changing (RFC 9110, 13.1.1).",
+            "schema": {"type": "string", "pattern": '^"[0-9]{1,18}"$'},
         },
         "DeadlineMs": {
             "name": "Deadline-Ms",

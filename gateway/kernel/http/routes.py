@@ -25,6 +25,7 @@ class Route:
         answers: status to the type of its body (None: no JSON body).
         problems: slugs this route may answer beside those every route may.
         is_idempotent: needs an Idempotency-Key.
+        is_conditional: needs an If-Match, with the ETag of what was read.
         is_hot: dispatched first and authorizes by itself, in its one call into the core.
         priority: who is turned away first when the worker has too much to do.
         media_type: of the successful answer.
@@ -42,6 +43,7 @@ class Route:
     query: Any = None
     problems: tuple[str, ...] = ()
     is_idempotent: bool = False
+    is_conditional: bool = False
     is_hot: bool = False
     priority: Priority = Priority.READ
     media_type: str = "application/json"

@@ -575,5 +575,22 @@ async def test_a_proof_from_before_the_memory_begins_needs_a_nonce(
     assert (await ask(worker, token, later)).status == 200, "the memory reaches back far enough"
 
 
+async def test_without_redis_bound_tokens_are_not_believed(place: Place, clock: Hand) -> None:
+    """Section 11.1: 503 where single use cannot be known; who needs no proof goes on."""
+    signer = Signer()
+    nowhere = "redis://127.0.0.1:1/0"
+    async with running_worker(place.database_url, nowhere, clock=clock) as worker:
+        said = {"sub": "usr_1", "client_id": "mobile", "scope": ["cards:read"], "channel": "mobile"}
+        bound = worker.tokens.issue(**said, jkt=signer.jkt)
+        proof = signer.proof("GET", ISSUER + "/v1/cards", at_s=now_s(worker), token=bound)
+        reply = await ask(worker, bound, proof, path="/v1/cards")
+        assert reply.verdict == (503, "unavailable")
+        assert "Retry-After" in reply.headers
+        wrong = signer.proof("POST", ISSUER + "/v1/cards", at_s=now_s(worker), token=bound)
+        assert (await ask(worker, bound, wrong, path="/v1/cards")).verdict == INVALID
+        token = worker.tokens.issue(**said)
+        assert (await worker.call("GET", "/v1/cards", token=token)).status == 200
+
+
 def _jti(proof: str) -> str:
     return str(decoded(proof.split(".")[1])["jti"])

@@ -34,7 +34,6 @@ _PUBLIC_FOR_A_WHILE = (("Cache-Control", "public, max-age=60"),)
 _OTP = ("otp-invalid", "otp-expired", "otp-already-used", "otp-locked")
 _FORM = ("invalid-request", "unsupported-media-type")
 _NETWORK = "client-network-not-allowed"
-_PROOF = ("invalid-dpop-proof", "use-dpop-nonce")
 
 
 def patience_s(request: Request) -> float | None:
@@ -181,7 +180,6 @@ def routes(
             answers={200: TokenAnswer},
             problems=(
                 *_FORM,
-                *_PROOF,
                 "invalid-client",
                 _NETWORK,
                 "invalid-grant",

@@ -402,7 +402,9 @@ def _security_schemes(routes: Sequence[Route]) -> dict[str, Schema]:
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "An access token of `POST /oauth/token`.",
+            "description": "An access token of `POST /oauth/token`. One that is bound to a key "
+            "(`token_type` DPoP) is sent as `Authorization: DPoP`, with a `DPoP` header that "
+            "proves the key (RFC 9449).",
         },
         "oauth": {
             "type": "oauth2",

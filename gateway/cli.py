@@ -98,18 +98,24 @@ def sandbox() -> None:
 
 @app.command
 def serve() -> None:
-    """Run one gateway worker in the foreground, against OQIM_DATABASE_URL and OQIM_REDIS_URL.
+    """Run the gateway in the foreground, against OQIM_DATABASE_URL and OQIM_REDIS_URL.
 
-    Keys come from the file OQIM_KEYS_FILE (mode 0600). Several workers share one port.
+    Keys come from the file OQIM_KEYS_FILE (mode 0600). OQIM_WORKERS (1) workers share one port and
+    are started again when they die. SIGTERM finishes what was begun, and ends; SIGUSR2 replaces the
+    workers one after another, without an error for anybody; SIGHUP reads a renewed certificate.
     """
     from gateway.app import serving
+    from gateway.crew import Crew, CrewError
 
     logs.configure()
     settings = _settings(is_sandbox=os.environ.get("OQIM_SANDBOX") == "1")
     _require_urls(settings)
     try:
+        if settings.workers > 1:
+            asyncio.run(Crew(settings.workers).run())
+            return
         uvloop.run(serving.serve(settings, _keys(settings)))
-    except settings_module.SettingsError as error:
+    except (settings_module.SettingsError, CrewError) as error:
         raise _fail(error) from None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import ssl
@@ -11,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from gateway.app.worker import gateway
+from gateway.kernel.crew import Crew
 from gateway.kernel.http.server import ConnectionLimits, HttpServer, make_server
 from gateway.kernel.http.tls import TlsError, TlsFiles, open_context, reload
 from gateway.kernel.metrics import Metrics
@@ -19,6 +21,8 @@ from gateway.settings import Settings, SettingsError
 
 log = structlog.get_logger("app")
 DRAIN_TIMEOUT_S = 25.0
+# A connection on which nobody asked anything for so long is closed without a last answer.
+DRAIN_IDLE_S = 2.0
 GC_ALLOCATIONS = 50_000
 
 
@@ -79,13 +83,25 @@ def _expose(metrics: Metrics, server: HttpServer) -> None:
 
 
 async def serve(settings: Settings, keys: Keys, *, ready: asyncio.Event | None = None) -> None:
-    """Run one worker until SIGTERM or SIGINT, then finish what is in flight within 25 s."""
+    """Run one worker until SIGTERM or SIGINT, then finish what is in flight within 25 s.
+
+    SIGTERM drains first: nobody new is let in, and each client is told with its next answer to
+    connect anew, which leads to another worker.
+    """
     stopping = asyncio.Event()
+    is_draining = False
+
+    def drain() -> None:
+        nonlocal is_draining
+        is_draining = True
+        stopping.set()
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
     tls = _open_tls(settings)
-    async with gateway(settings, keys) as front:
+    crew = Crew(os.environ)
+    async with gateway(settings, keys, crew) as front:
         server = make_server(front, _connection_limits(settings))
         _expose(front.metrics, server)
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_TIMEOUT_S)
@@ -99,9 +115,14 @@ async def serve(settings: Settings, keys: Keys, *, ready: asyncio.Event | None =
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS, 20, 20)
         log.info("serving", port=settings.http.port)
+        crew.serves(on_orphaned=drain)
         if ready is not None:
             ready.set()
         await stopping.wait()
         log.info("stopping")
+        crew.close()
         front.end_streams()
+        if is_draining:
+            await site.stop()
+            await server.drain(within_s=DRAIN_IDLE_S)
         await runner.cleanup()

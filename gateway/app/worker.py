@@ -21,6 +21,7 @@ from gateway.app.rooms import (
 )
 from gateway.core import check_version
 from gateway.identity.messages import routes as sandbox_routes
+from gateway.kernel.crew import Crew
 from gateway.kernel.http.admission import Door, DoorPolicy, Priority
 from gateway.kernel.http.edge import Edge
 from gateway.kernel.http.front import HttpFront
@@ -93,7 +94,7 @@ def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> D
 
 
 @asynccontextmanager
-async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
+async def gateway(settings: Settings, keys: Keys, crew: Crew) -> AsyncIterator[HttpFront]:
     """Build one worker's gateway; everything it opened is closed at the end, in order."""
     check_version()
     async with AsyncExitStack() as stack:
@@ -123,9 +124,11 @@ async def gateway(settings: Settings, keys: Keys) -> AsyncIterator[HttpFront]:
         routes += system_routes(
             routes,
             version=version("oqim"),
-            metrics=ground.metrics,
+            metrics=crew.exposition,
             checks=_checks(ground, payments.connectors),
         )
+        await crew.open(ground.metrics.text)
+        stack.callback(crew.close)
         table = RouteTable(identity.gate.guard(hold_to_limits(ground, identity, routes, stack)))
         yield HttpFront(
             table,

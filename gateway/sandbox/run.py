@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from gateway.kernel import secrets as keys_module
+from gateway.kernel.crew import FOLDER
 from gateway.kernel.db import migrate
 from gateway.kernel.secrets import Keys
 from gateway.kernel.vault.providers import make_share
@@ -25,6 +27,8 @@ from gateway.settings import Settings
 
 LOGIN, PASSWORD, BEARER = "oqim", "sandbox", "sandbox"
 _PROBE_TIMEOUT_S = 2.0
+# Clients of a sandbox that stops have nowhere else to go: their connections are not drained first.
+STOP_AT_ONCE = ((signal.SIGINT, 25.0), (signal.SIGKILL, 5.0))
 
 
 async def sandbox(settings: Settings) -> int:
@@ -68,9 +72,10 @@ async def _start(settings: Settings, supervisor: Supervisor, progress: Progress)
                 ChildSpec(
                     name=f"worker-{number}",
                     argv=[sys.executable, "-m", "gateway", "serve"],
-                    env=environment | {"OQIM_WORKER": str(number)},
+                    env=environment | {"OQIM_WORKER": str(number)} | _mates(settings),
                     cwd=Path.cwd(),
                     ready=_answers(f"{base_url}/readyz"),
+                    stop=STOP_AT_ONCE,
                 )
                 for number in range(1, settings.workers + 1)
             )
@@ -95,6 +100,17 @@ async def _services(
         settings.database.url or services.database_url,
         settings.redis.url or services.redis_url,
     )
+
+
+def _mates(settings: Settings) -> dict[str, str]:
+    """Return what lets several workers tell their metrics in one scrape."""
+    if settings.workers == 1:
+        return {"OQIM_WORKERS": "1"}
+    folder = settings.data_dir / "crew"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.glob("*.sock"):
+        left.unlink()
+    return {"OQIM_WORKERS": "1", FOLDER: str(folder)}
 
 
 def _keys_file(settings: Settings) -> Path:

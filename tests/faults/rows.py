@@ -87,7 +87,6 @@ FAULTS = {
 }
 EXCUSED = {
     49: "not measured yet",
-    61: "workers stop without an error, but are not restarted in turn yet",
     62: "not tried yet",
 }
 _PROPERTY = "fault"

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway import settings as settings_module
 from gateway.core import Core
 from gateway.kernel.clock import system_clock
+from gateway.kernel.crew import Crew
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http import system
 from gateway.kernel.http.edge import Edge
@@ -287,10 +288,11 @@ async def running_front(
         is_plain: plain requests of any route are answered without a parser.
     """
     handlers, metrics, core = Handlers(), Metrics(), make_core()
-    own = room(handlers)
+    own, crew = room(handlers), Crew({})
+    await crew.open(metrics.text)
     routes = [
         *own,
-        *system.routes(own, version="1.2.3", metrics=metrics, checks=checks or {}),
+        *system.routes(own, version="1.2.3", metrics=crew.exposition, checks=checks or {}),
     ]
     front = HttpFront(
         RouteTable(routes),

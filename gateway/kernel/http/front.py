@@ -93,6 +93,8 @@ class HttpFront:
         # The connections that carry streams.
         self._streaming: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
+        # Every answer is its connection's last.
+        self.is_draining = False
 
     async def handle(self, http: web.BaseRequest, ticket: Ticket | None) -> web.StreamResponse:
         """Answer one aiohttp request.
@@ -157,6 +159,8 @@ class HttpFront:
         now_s = self._clock() // 1_000
         headers = self._headers_of(response, request_id)
         headers.update(response.headers)
+        if self.is_draining:
+            headers["Connection"] = "close"
         return self._raw.raw(response, headers, now_s)
 
     async def answer(
@@ -301,8 +305,8 @@ class HttpFront:
         headers.update(shared)
         headers.update(response.headers)
         answer = web.Response(status=response.status, body=response.body, headers=headers)
-        if response.status == HTTPStatus.REQUEST_TIMEOUT:
-            # What is still to come of the request would be read as the next one.
+        if self.is_draining or response.status == HTTPStatus.REQUEST_TIMEOUT:
+            # After a time-out, what is still to come of the request would be read as the next one.
             answer.force_close()
         return answer
 

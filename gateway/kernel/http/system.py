@@ -18,12 +18,14 @@ from gateway.kernel.http.messages import JSON, Request, Response, json_response
 from gateway.kernel.http.openapi import document
 from gateway.kernel.http.problems import KINDS, Problem
 from gateway.kernel.http.routes import Route
-from gateway.kernel.metrics import Metrics
 
 log = structlog.get_logger("system")
 
 Check = Callable[[], Awaitable[bool]]
 """True when what it looks at can be used. Raising, or taking too long, is False."""
+
+Exposition = Callable[[], Awaitable[bytes]]
+"""Makes the metrics' text, in Prometheus' format."""
 
 CHECK_TIMEOUT_S = 2.0
 _TAG = "system"
@@ -65,7 +67,7 @@ class System:
         checks: what must be usable before a request is worth sending here.
     """
 
-    def __init__(self, *, metrics: Metrics, checks: Mapping[str, Check]) -> None:
+    def __init__(self, *, metrics: Exposition, checks: Mapping[str, Check]) -> None:
         self._metrics = metrics
         self._checks = checks
         self._document = b""
@@ -89,7 +91,7 @@ class System:
         return json_response(200, ReadyView("ready", dict.fromkeys(names, "ok")))
 
     async def metrics(self, request: Request) -> Response:
-        return Response(200, self._metrics.text(), content_type=_EXPOSITION)
+        return Response(200, await self._metrics(), content_type=_EXPOSITION)
 
     async def openapi(self, request: Request) -> Response:
         return Response(200, self._document)
@@ -154,7 +156,7 @@ def routes(
     rooms: Sequence[Route],
     *,
     version: str,
-    metrics: Metrics,
+    metrics: Exposition,
     checks: Mapping[str, Check],
 ) -> list[Route]:
     """Return the system's routes; the document they serve holds `rooms` and themselves.
@@ -162,6 +164,7 @@ def routes(
     Args:
         rooms: every other route of the process.
         version: of the product.
+        metrics: makes the text for Prometheus.
         checks: see `Check`; each gets `CHECK_TIMEOUT_S`, all run at once.
     """
     system = System(metrics=metrics, checks=checks)
@@ -197,7 +200,7 @@ def _health_routes(system: System) -> list[Route]:
             method="GET",
             path="/metrics",
             handler=system.metrics,
-            summary="Counters and latencies of this worker, for Prometheus",
+            summary="Counters and latencies of every worker of this host, for Prometheus",
             tag=_TAG,
             scope=None,
             priority=Priority.SYSTEM,

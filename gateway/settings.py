@@ -107,6 +107,8 @@ class Identity(_Section, frozen=True):
 
 class Cards(_Section, frozen=True):
     per_user_max: int
+    numbers_per_hour_max: Annotated[int, msgspec.Meta(ge=1)]
+    refusals_per_hour_max: Annotated[int, msgspec.Meta(ge=1)]
     code_sends_max: int
     deleted_number_kept_days: int
 

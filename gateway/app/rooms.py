@@ -7,6 +7,7 @@ from gateway.app.identity import IdentityRoom
 from gateway.app.payments import PaymentRoom
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
+from gateway.cards.tries import Tries
 from gateway.kernel import audit
 from gateway.kernel.audit.roots import Roots
 from gateway.kernel.http.routes import Route
@@ -92,6 +93,11 @@ def card_doors(ground: Ground, identity: IdentityRoom, payments: PaymentRoom) ->
         phone_of=identity.users.phone_of,
         settings=ground.settings.cards,
         identity=ground.settings.identity,
+        tries=Tries(
+            redis=ground.redis,
+            numbers_max=ground.settings.cards.numbers_per_hour_max,
+            refusals_max=ground.settings.cards.refusals_per_hour_max,
+        ),
     )
     return card_routes(cards=cards, cursors=ground.cursors)
 

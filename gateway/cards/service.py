@@ -15,6 +15,7 @@ from gateway.cards import store
 from gateway.cards.directory import Directory, pan_binding, token_binding
 from gateway.cards.model import ACTIVE, AddCard, Card, Waiting, Wanted
 from gateway.cards.store import millis, moment
+from gateway.cards.tries import Tries
 from gateway.core import Core, is_pan, rfc3339, year_month
 from gateway.identity.challenges import locked
 from gateway.identity.codes import Codes, is_same
@@ -39,6 +40,7 @@ class CardService:
     Args:
         connectors: the processors that are switched on, by scheme.
         identity: how long codes live and how many wrong ones lock.
+        tries: bounds the numbers that a customer tries.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CardService:
         phone_of: PhoneOf,
         settings: Cards,
         identity: Identity,
+        tries: Tries,
     ) -> None:
         self._pool = pool
         self._core = core
@@ -67,6 +70,7 @@ class CardService:
         self._phone_of = phone_of
         self._settings = settings
         self._identity = identity
+        self._tries = tries
 
     # Adding.
 
@@ -76,7 +80,7 @@ class CardService:
         Raises:
             Problem: `invalid-cvv`, `invalid-pan`, `unsupported-scheme`, `invalid-expiry`,
                 `insufficient-scope`, `card-already-added`, `otp-locked`, `card-limit-reached`,
-                `processor-unavailable`, `card-refused`.
+                `rate-limited`, `processor-unavailable`, `card-refused`.
         """
         now_ms = self._clock()
         wanted = self._wanted(body, now_ms)
@@ -88,7 +92,8 @@ class CardService:
         else:
             await self._check_known(known, now_ms)
             card_id = known["id"]
-        check = await self._ask_issuer(wanted, phone, card_id)
+        await self._tries.begin(owner, wanted.lookup)
+        check = await self._ask_issuer(owner, wanted, phone, card_id)
         code = self._codes.new() if check.challenge is None else None
         row = await self._write(owner, card_id, wanted, check.challenge, code)
         if code is not None:
@@ -141,13 +146,17 @@ class CardService:
     def _lock_end(self, now_ms: int) -> int:
         return now_ms + self._identity.code_lock_s * 1_000
 
-    async def _ask_issuer(self, wanted: Wanted, phone: str, card_id: str) -> CardCheck:
+    async def _ask_issuer(self, owner: str, wanted: Wanted, phone: str, card_id: str) -> CardCheck:
         card = CardData(scheme=wanted.scheme, pan=wanted.pan, expiry=wanted.expiry)
         connector = self._connectors[wanted.scheme]
         check = await connector.check_card(card, phone=phone, reference=card_id)
-        _raise_unless_approved(check.outcome)
-        if check.phone is not None and normalise(check.phone) != phone:
-            raise _refused(Outcome.OWNER_MISMATCH)
+        outcome = check.outcome
+        is_another = check.phone is not None and normalise(check.phone) != phone
+        if outcome.is_approved and is_another:
+            outcome = Outcome.OWNER_MISMATCH
+        if not (outcome.is_approved or _is_unavailable(outcome)):
+            await self._tries.refuse(owner)
+        _raise_unless_approved(outcome)
         return check
 
     async def _write(

@@ -19,6 +19,7 @@ from gateway import settings as settings_module
 from gateway.cards.directory import Directory
 from gateway.cards.routes import routes as card_routes
 from gateway.cards.service import CardService
+from gateway.cards.tries import Tries
 from gateway.cards.unlinking import unlink_all
 from gateway.core import Core
 from gateway.identity.assertions import Assertions
@@ -357,6 +358,11 @@ async def running_worker(
             phone_of=users.phone_of,
             settings=limits,
             identity=identity,
+            tries=Tries(
+                redis=client,
+                numbers_max=limits.numbers_per_hour_max,
+                refusals_max=limits.refusals_per_hour_max,
+            ),
         )
         stack.push_async_callback(service.close)
         await service.start()

@@ -68,11 +68,11 @@ class OperatorRevocations:
     ) -> list[Entry]:
         entries: list[Entry] = []
         if body.kind == "sid":
-            entries = await self._sessions.end_one(connection, body.value, operator)
+            entries = await self._sessions.endings.one(connection, body.value, operator)
         elif body.kind == "sub":
-            entries = await self._sessions.end_of_user(connection, body.value, operator)
+            entries = await self._sessions.endings.of_user(connection, body.value, operator)
         elif body.kind == "client":
-            await self._sessions.end_of_client(connection, body.value, operator)
+            await self._sessions.endings.of_client(connection, body.value, operator)
         if body.kind != "sid" or not entries:
             entries.append(await self._log.revoke(connection, kind=body.kind, value=body.value))
         return entries

@@ -11,6 +11,7 @@ from gateway.core import Claims, Core, Refusal
 from gateway.identity.assertions import Assertions
 from gateway.identity.challenges import Challenge, Challenges
 from gateway.identity.clients import MOBILE, Client, Clients
+from gateway.identity.endings import SWEPT_AT_ONCE_MAX
 from gateway.identity.grants import credentials_of
 from gateway.identity.keys import SigningKeys
 from gateway.identity.model import (
@@ -23,7 +24,7 @@ from gateway.identity.model import (
 from gateway.identity.phones import normalise
 from gateway.identity.promise import Promise
 from gateway.identity.revocation import RevocationFeed, RevocationLog
-from gateway.identity.sessions import SWEPT_AT_ONCE_MAX, Sessions
+from gateway.identity.sessions import Sessions
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.messages import Request
 from gateway.kernel.http.problems import Problem
@@ -99,7 +100,7 @@ class IdentityService:
             await asyncio.sleep(HOUSEKEEPING_S)
             try:
                 await self._keys.load()
-                while await self.sessions.sweep() == SWEPT_AT_ONCE_MAX:
+                while await self.sessions.endings.sweep() == SWEPT_AT_ONCE_MAX:
                     pass
                 await self._revocations.prune(self._pool)
                 await self._assertions.prune()

@@ -11,10 +11,11 @@ import msgspec
 
 from gateway.core import rfc3339
 from gateway.identity import store
+from gateway.identity.endings import EndReason
 from gateway.identity.presence import Presence
 from gateway.identity.promise import Promise
 from gateway.identity.routes import patience_s
-from gateway.identity.sessions import EndReason, Sessions
+from gateway.identity.sessions import Sessions
 from gateway.identity.store import millis
 from gateway.kernel import audit, scopes
 from gateway.kernel.clock import Clock
@@ -120,7 +121,7 @@ class Oversight:
             row = await connection.fetchrow(store.GET_SESSION, session_id)
             if row is None:
                 raise Problem("not-found", "There is no such session.")
-            ended = await self._sessions.end_one(connection, session_id, operator)
+            ended = await self._sessions.endings.one(connection, session_id, operator)
             if ended:
                 await audit.record(
                     connection,

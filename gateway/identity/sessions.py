@@ -9,11 +9,12 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 
 from gateway.identity import store
+from gateway.identity.endings import ITSELF, Ending, Endings, OnEnd
 from gateway.identity.keys import Sealer
 from gateway.identity.presence import Presence, Sight
 from gateway.identity.promise import Promise
@@ -27,25 +28,7 @@ from gateway.settings import Identity
 _TOKEN_BYTES = 32
 _PREFIX = "ort_"
 LEVEL_OTP = "otp"
-SWEPT_AT_ONCE_MAX = 200
 
-EndReason = Literal["logout", "others", "operator", "reuse", "devices", "idle", "lifetime"]
-"""How a session ended: by its customer, one or all others; by an operator; a refresh token was used
-again; a newer login had its place; unused for too long; as old as it may become."""
-_ITSELF = "sessions"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why sessions end, and who ends them: a customer's or an operator's id, or `sessions`."""
-
-    reason: EndReason
-    by: str
-
-
-OnEnd = Callable[[Any, Sequence[str], Ending, int], Awaitable[None]]
-"""Does what an end of sessions takes with it, in its open transaction: connection, ids, why, and
-Unix milliseconds."""
 OnNewDevice = Callable[[Any, str, str, int], Awaitable[None]]
 """Does what a login from a device never seen before asks for, in its open transaction: connection,
 the customer's id, the session's, and Unix milliseconds."""
@@ -136,13 +119,20 @@ class Sessions:
     ) -> None:
         self._pool = pool
         self._vault = vault
-        self._log = log
         self._promise = promise
         self._presence = presence
         self._settings = settings
         self._clock = clock
-        self._on_end = on_end
         self._on_new_device = on_new_device
+        self.endings = Endings(
+            pool=pool,
+            log=log,
+            promise=promise,
+            presence=presence,
+            settings=settings,
+            clock=clock,
+            on_end=on_end,
+        )
 
     async def create(
         self,
@@ -194,7 +184,7 @@ class Sessions:
                 store.OLDEST_SESSIONS, user_id, self._settings.devices_max
             )
             ids = [row["id"] for row in oldest]
-            ended += await self._end(connection, ids, now_ms, Ending("devices", user_id))
+            ended += await self.endings.end(connection, ids, now_ms, Ending("devices", user_id))
         self._presence.note(Sight(user_id, session_id, now_ms, address, device_id, LEVEL_OTP))
         await self._promise.tell(ended)
         return Grant(
@@ -218,7 +208,7 @@ class Sessions:
             return []
         own = await connection.fetch(store.SESSIONS_OF_DEVICE, user_id, device_id)
         ids = [row["id"] for row in own]
-        ended = await self._end(connection, ids, now_ms, Ending("devices", user_id))
+        ended = await self.endings.end(connection, ids, now_ms, Ending("devices", user_id))
         count: int = await connection.fetchval(store.COUNT_SESSIONS, user_id)
         if count >= self._settings.devices_max:
             detail = "Too many devices are logged in; log one of them out first."
@@ -280,8 +270,8 @@ class Sessions:
             is_alive = row is not None and self._refresh_is_alive(row, client_id, now_ms)
             if row is not None and is_alive:
                 if self._refresh_is_stolen(row, device_id, now_ms):
-                    ending = Ending("reuse", _ITSELF)
-                    stolen = await self._end(connection, [row["session_id"]], now_ms, ending)
+                    ending = Ending("reuse", ITSELF)
+                    stolen = await self.endings.end(connection, [row["session_id"]], now_ms, ending)
                 else:
                     await self._refresh_bind(connection, row, jkt)
                     successor = await self._refresh_follow(connection, row, token_hash, now_ms)
@@ -392,7 +382,7 @@ class Sessions:
             if await connection.fetchval(store.GET_OWN_SESSION, session_id, user_id) is None:
                 return False
             ending = Ending("logout", user_id)
-            ended = await self._end(connection, [session_id], self._clock(), ending)
+            ended = await self.endings.end(connection, [session_id], self._clock(), ending)
         await self._keep(ended, patience_s)
         return True
 
@@ -403,7 +393,7 @@ class Sessions:
         async with self._pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, session_id)
             ids, ending = [row["id"] for row in rows], Ending("others", user_id)
-            ended = await self._end(connection, ids, self._clock(), ending)
+            ended = await self.endings.end(connection, ids, self._clock(), ending)
         await self._keep(ended, patience_s)
         return len(ended)
 
@@ -413,71 +403,6 @@ class Sessions:
         else:
             # Somebody else's end of it may not be certain yet.
             await self._promise.keep_all(patience_s)
-
-    async def end_of_user(self, connection: Any, user_id: str, operator: str) -> list[Entry]:
-        """End every session of a customer, in the connection's open transaction."""
-        rows = await connection.fetch(store.LOCK_OTHER_SESSIONS, user_id, "")
-        ids, ending = [row["id"] for row in rows], Ending("operator", operator)
-        return await self._end(connection, ids, self._clock(), ending)
-
-    async def end_one(self, connection: Any, session_id: str, operator: str) -> list[Entry]:
-        """End a session, whoever's it is, in the connection's open transaction."""
-        ending = Ending("operator", operator)
-        return await self._end(connection, [session_id], self._clock(), ending)
-
-    async def end_of_client(self, connection: Any, client_id: str, operator: str) -> None:
-        """End every session of a client, in the connection's open transaction.
-
-        Their tokens are refused by the client's own revocation, which the caller adds.
-        """
-        rows = await connection.fetch(store.LOCK_SESSIONS_OF_CLIENT, client_id)
-        ids, ending = [row["id"] for row in rows], Ending("operator", operator)
-        await self._end_rows(connection, ids, self._clock(), ending)
-
-    async def sweep(self) -> int:
-        """End sessions that nobody used for too long, or that are as old as they may become.
-
-        Returns:
-            How many were ended; more may be left.
-        """
-        now_ms = self._clock()
-        at, lifetime_s = moment(now_ms), self._settings.session_lifetime_s
-        async with self._pool.acquire() as connection, connection.transaction():
-            rows = await connection.fetch(store.LIST_EXPIRED, at, lifetime_s, SWEPT_AT_ONCE_MAX)
-            idle = [row["id"] for row in rows if not row["is_over"]]
-            over = [row["id"] for row in rows if row["is_over"]]
-            ids = await self._end_rows(connection, idle, now_ms, Ending("idle", _ITSELF))
-            ids += await self._end_rows(connection, over, now_ms, Ending("lifetime", _ITSELF))
-            ended = await self._revoked(connection, ids)
-        await self._promise.tell(ended)
-        await self._pool.execute(store.DELETE_EXPIRED, at, SWEPT_AT_ONCE_MAX)
-        return len(ended)
-
-    async def _end(
-        self, connection: Any, session_ids: list[str], now_ms: int, ending: Ending
-    ) -> list[Entry]:
-        ids = await self._end_rows(connection, session_ids, now_ms, ending)
-        return await self._revoked(connection, ids)
-
-    async def _revoked(self, connection: Any, ids: list[str]) -> list[Entry]:
-        return [await self._log.revoke(connection, kind="sid", value=one) for one in ids]
-
-    async def _end_rows(
-        self, connection: Any, session_ids: list[str], now_ms: int, ending: Ending
-    ) -> list[str]:
-        """End sessions with what waits for them; returns those that had not ended before."""
-        if not session_ids:
-            return []
-        await connection.fetch(store.LOCK_SESSIONS, session_ids)
-        rows = await connection.fetch(
-            store.END_SESSIONS, session_ids, moment(now_ms), ending.reason, ending.by
-        )
-        ids = [row["id"] for row in rows]
-        # Before the log, which nobody may hold who waits for a payment.
-        await self._on_end(connection, ids, ending, now_ms)
-        for row in rows:
-            self._presence.note_end(row["user_id"], [row["id"]])
-        return ids
 
     async def hold(self, connection: Any, session_id: str) -> bool:
         """Whether a session is alive; until the connection's transaction ends nobody ends it."""

@@ -25,8 +25,8 @@ from gateway.cards.service import PhoneOf
 from gateway.core import Admission, Core, Refusal
 from gateway.identity.challenges import locked
 from gateway.identity.codes import Codes, is_same
+from gateway.identity.endings import Ending
 from gateway.identity.messenger import Messenger
-from gateway.identity.sessions import Ending
 from gateway.kernel import audit
 from gateway.kernel.audit.chain import Shard
 from gateway.kernel.clock import Clock

@@ -161,24 +161,61 @@ async def test_what_nobody_uses_ends_by_itself(place: Place, clock: Hand) -> Non
     ) as worker:
         idle = await worker.log_in(PHONE, device="idle")
         used = await worker.log_in(PHONE, device="used")
-        assert await worker.sessions.sweep() == 0
+        assert await worker.sessions.endings.sweep() == 0
         token = used["refresh_token"]
         for _ in range(3):
             clock.advance(800)
             token = (await worker.refresh(token)).body["refresh_token"]
-            await worker.sessions.sweep()
+            await worker.sessions.endings.sweep()
         shown = await _shown(worker)
         assert shown[idle["session_id"]]["end_reason"] == "idle"
         assert shown[used["session_id"]]["end_reason"] is None, "whoever uses it keeps it"
         clock.advance(100)
-        assert await worker.sessions.sweep() == 1
+        assert await worker.sessions.endings.sweep() == 1
         shown = await _shown(worker)
         assert shown[used["session_id"]]["end_reason"] == "lifetime"
         assert shown[used["session_id"]]["ended_by"] == "sessions"
-        assert await worker.sessions.sweep() == 0
+        assert await worker.sessions.endings.sweep() == 0
         left = "SELECT count(*) FROM refresh_tokens WHERE session_id = ANY($1::text[])"
         ended = [idle["session_id"], used["session_id"]]
         assert await worker.pool.fetchval(left, ended) == 0, "what has expired is deleted"
+
+
+WAITING_PAYMENT = """
+INSERT INTO payments (id, created_at, owner, client_id, operation, scheme, amount_minor, currency,
+    is_manual_capture, commission_payer, commission_plan, commission_version, legs, record, details,
+    commission_lines, version, status, total_debit, total_credit, commission_total, commission_vat)
+VALUES ('pay_' || $1, now(), $2, 'mobile', 'transfer', 'visa', 1, 'UZS', false, 'sender', 'p', 1,
+    '[]', '', '{}', '[]', 1, 'requires_action', 1, 1, 0, 0)
+"""
+WAITING_STEP_UP = """
+INSERT INTO step_ups (payment_id, owner, request_sealed, code_hash, expires_at, session_id)
+VALUES ('pay_' || $1, $2, '', '', now() + interval '1 hour', $1)
+"""
+
+
+async def test_what_ends_by_itself_cancels_what_waits_for_it(place: Place, clock: Hand) -> None:
+    """As any end does; of a session that goes on it stays."""
+    async with running_worker(
+        place.database_url, place.redis_url, clock=clock, refresh_token_ttl_s=1_000
+    ) as worker:
+        idle = await worker.log_in(PHONE, device="idle")
+        used = await worker.log_in(PHONE, device="used")
+        user = await _user(worker)
+        for one in (idle, used):
+            await worker.pool.execute(WAITING_PAYMENT, one["session_id"], user)
+            await worker.pool.execute(WAITING_STEP_UP, one["session_id"], user)
+        clock.advance(500)
+        assert (await worker.refresh(used["refresh_token"])).status == 200
+        clock.advance(500)
+        assert await worker.sessions.endings.sweep() == 1
+        rows = await worker.pool.fetch("SELECT id, status FROM payments")
+        assert {row["id"]: row["status"] for row in rows} == {
+            f"pay_{idle['session_id']}": "canceled",
+            f"pay_{used['session_id']}": "requires_action",
+        }
+        (line,) = await worker.pool.fetch("SELECT actor, action, object FROM audit_log")
+        assert tuple(line) == ("sessions", "payment.cancel", f"pay_{idle['session_id']}")
 
 
 # A device never seen before -----------------------------------------------------------------------

@@ -11,17 +11,19 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import aiohttp
 from yarl import URL
 
 from connectors.spi.types import Condition
 from connectors.transport.breaker import Breaker, BreakerPolicy
 from connectors.transport.bulkhead import Bulkhead, is_settling
 from connectors.transport.faults import NotSent, OutcomeUnknown
+from connectors.transport.http_pool import HttpPool, HttpReply, Origin
 from connectors.transport.settings import SettingsReader
 
 # A proxy in between answers these for a processor that is not there.
 _GATEWAY_FAILURES = frozenset({502, 503, 504})
+# A connector has a few addresses, known from its settings.
+_HEADS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +97,6 @@ def read_breaker_policy(reader: SettingsReader) -> BreakerPolicy:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
-    """An answer, whole. `repr` shows no body: it may hold a token."""
-
-    status: int
-    body: bytes = field(repr=False)
-
-
 class HttpTransport:
     """Posts to one processor.
 
@@ -113,7 +107,9 @@ class HttpTransport:
 
     def __init__(self, policy: HttpPolicy, headers: Mapping[str, str]) -> None:
         self._policy = policy
-        self._headers = {"Accept-Encoding": "identity", **headers}
+        self._headers = _lines({"Accept-Encoding": "identity", "Accept": "*/*", **headers})
+        # What every message to an address begins with.
+        self._heads: dict[URL, tuple[Origin, bytes]] = {}
         self._breaker = Breaker(policy.breaker)
         self._bulkhead = Bulkhead(
             in_flight_max=policy.in_flight_max,
@@ -122,41 +118,33 @@ class HttpTransport:
             queue_timeout_ms=policy.queue_timeout_ms,
         )
         self._connect_s = policy.connect_timeout_ms / 1000
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_s)
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: HttpPool | None = None
         self._in_flight = 0
         self._idle = asyncio.Event()
 
     async def start(self) -> None:
         """Make the pool; connects to nothing yet."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._policy.in_flight_max + self._policy.settling_max,
-                    keepalive_timeout=self._policy.keepalive_timeout_ms / 1000,
-                    ssl=self._policy.tls or True,
-                ),
-                headers=self._headers,
-                skip_auto_headers=("User-Agent",),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                timeout=self._timeout,
+        if self._pool is None:
+            self._pool = HttpPool(
+                tls=self._policy.tls,
+                keepalive_s=self._policy.keepalive_timeout_ms / 1000,
+                reply_size_max=self._policy.reply_size_max,
             )
 
     async def close(self) -> None:
         """Wait for what is in flight, at most one operation's deadline, then close the pool."""
-        session, self._session = self._session, None
+        pool, self._pool = self._pool, None
         if self._in_flight:
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.timeout_ms / 1000):
                     await self._idle.wait()
-        if session is not None:
-            await session.close()
+        if pool is not None:
+            pool.close()
 
     def is_ready(self) -> bool:
         """Whether a message would leave now."""
-        return self._session is not None and self._breaker.would_admit()
+        return self._pool is not None and self._breaker.would_admit()
 
     def condition(self) -> Condition:
         """How the link to the processor is now."""
@@ -192,8 +180,8 @@ class HttpTransport:
         Notes:
             When the caller is cancelled the connection is closed; a byte may have left.
         """
-        session = self._session
-        if session is None:
+        pool = self._pool
+        if pool is None:
             raise NotSent("closed")
         settles = is_settling()
         if not self._breaker.would_admit(is_settling=settles):
@@ -207,7 +195,7 @@ class HttpTransport:
             ticket = self._breaker.admit(is_settling=settles)
             if ticket == 0:
                 raise NotSent("breaker-open")
-            reply = await self._exchange(session, url, body, deadline, headers)
+            reply = await self._exchange(pool, url, body, deadline, headers)
         except (NotSent, OutcomeUnknown):
             self._breaker.fail(ticket)
             raise
@@ -227,44 +215,34 @@ class HttpTransport:
 
     async def _exchange(
         self,
-        session: aiohttp.ClientSession,
+        pool: HttpPool,
         url: URL,
         body: bytes,
         deadline: float,
         headers: Mapping[str, str] | None,
     ) -> HttpReply:
-        timeout = self._timeout
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s < self._connect_s:
-            # Connecting must end first: only then is it known that no byte left.
-            timeout = aiohttp.ClientTimeout(total=None, connect=left_s * 0.9)
-        try:
-            async with (
-                asyncio.timeout_at(deadline),
-                session.post(
-                    url, data=body, headers=headers, allow_redirects=False, timeout=timeout
-                ) as response,
-            ):
-                return HttpReply(response.status, await self._read(response))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise NotSent("connect-failed") from None
-        except TimeoutError:
-            raise OutcomeUnknown("timeout") from None
-        except (aiohttp.ClientError, OSError, ValueError):
-            raise OutcomeUnknown("connection-lost") from None
+        origin, head = self._heads.get(url) or self._head(url)
+        own = _lines(headers) if headers else b""
+        message = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, own, len(body), body)
+        now = asyncio.get_running_loop().time()
+        # Connecting must end first: only then is it known that no byte left.
+        connect_by = now + min(self._connect_s, (deadline - now) * 0.9)
+        return await pool.exchange(origin, message, connect_by=connect_by, deadline=deadline)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        size_max = self._policy.reply_size_max
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            response.close()
-            raise OutcomeUnknown("reply-encoded")
-        if (response.content_length or 0) > size_max:
-            response.close()
-            raise OutcomeUnknown("reply-too-large")
-        body = b""
-        while not response.content.at_eof():
-            body += await response.content.readany()
-            if len(body) > size_max:
-                response.close()
-                raise OutcomeUnknown("reply-too-large")
-        return body
+    def _head(self, url: URL) -> tuple[Origin, bytes]:
+        host, port = url.raw_host, url.port
+        if url.scheme not in ("http", "https") or host is None or port is None:
+            raise ValueError("a processor's address is an absolute URL of http or https")
+        first = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
+        head = Origin(host, port, url.scheme == "https"), first.encode() + self._headers
+        if len(self._heads) < _HEADS_MAX:
+            self._heads[url] = head
+        return head
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    """Return headers as they are sent. Raises ValueError when one would be two."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header holds a line end")
+    return "".join([f"{line}\r\n" for line in lines]).encode()

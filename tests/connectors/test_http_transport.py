@@ -243,3 +243,163 @@ async def test_a_passed_deadline_is_not_sent() -> None:
         with pytest.raises(NotSent, match="deadline"):
             await made.post(url, b"{}", deadline=asyncio.get_running_loop().time() - 1)
     assert not seen
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + reply(b"fine"), (200, b"fine")),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + reply(b"fine"), (200, b"fine")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nfi\r\n2\r\nne\r\n0\r\n"
+            b"Trailer: x\r\n\r\n",
+            (200, b"fine"),
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"")),
+        (reply(b"moved", "302 Found", "Location: /x"), (302, b"moved")),
+        (reply(b""), (200, b"")),
+    ],
+    ids=["continue", "hints", "chunked", "no content", "redirect", "empty"],
+)
+async def test_each_form_of_answer_is_read(answer: bytes, expected: tuple[int, bytes]) -> None:
+    """Twice over one connection: nothing of the first is left before the second."""
+    seen: list[bytes] = []
+    async with server(answering(answer, seen)) as url, transport() as made:
+        for _ in range(2):
+            got = await made.post(url, b"{}", deadline=made.deadline())
+            assert (got.status, got.body) == expected
+    assert len(seen) == 2
+
+
+async def test_an_answer_may_end_with_its_connection() -> None:
+    """Without a length the end of the connection is the end of the body; it is not used again."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nfi")
+        await writer.drain()
+        writer.write(b"ne")
+
+    async with server(handle) as url, transport() as made:
+        for _ in range(2):
+            got = await made.post(url, b"{}", deadline=made.deadline())
+            assert (got.status, got.body) == (200, b"fine")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nfine",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nfine\r\n0\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["a huge head", "two ends", "two lengths", "an upgrade", "a wrong chunk", "no status"],
+)
+async def test_what_is_not_an_answer_is_unknown(answer: bytes) -> None:
+    """A byte has left, and nobody can say what became of it."""
+    async with server(answering(answer)) as url, transport(reply_size_max=1 << 20) as made:
+        raised = await fault(made, url)
+    assert isinstance(raised, OutcomeUnknown)
+
+
+async def test_a_second_answer_is_not_kept_for_the_next_message() -> None:
+    """What was not asked for ends its connection: the next message goes over another."""
+    answers = iter([reply(b"one") + reply(b"stray"), reply(b"two")])
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request(reader)
+            writer.write(next(answers))
+            await writer.drain()
+
+    async with server(handle) as url, transport() as made:
+        first = await made.post(url, b"{}", deadline=made.deadline())
+        second = await made.post(url, b"{}", deadline=made.deadline())
+    assert (first.body, second.body) == (b"one", b"two")
+
+
+async def test_what_comes_while_nothing_is_asked_is_not_an_answer() -> None:
+    """A late stray answer on an idle connection is never taken for the next one."""
+    strayed = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(reply(b"one"))
+        await writer.drain()
+        if not strayed.is_set():
+            await asyncio.sleep(0.05)
+            writer.write(reply(b"stray"))
+            await writer.drain()
+            strayed.set()
+
+    async with server(handle) as url, transport() as made:
+        assert (await made.post(url, b"{}", deadline=made.deadline())).body == b"one"
+        await strayed.wait()
+        assert (await made.post(url, b"{}", deadline=made.deadline())).body == b"one"
+
+
+async def test_a_connection_that_was_idle_for_too_long_is_not_used() -> None:
+    """It may be closing at the other side: a message over it would be in doubt."""
+    connections = 0
+    inner = answering(reply(b"fine"))
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await inner(reader, writer)
+
+    async with server(handle) as url, transport(keepalive_timeout_ms=20) as made:
+        await made.post(url, b"{}", deadline=made.deadline())
+        await asyncio.sleep(0.05)
+        await made.post(url, b"{}", deadline=made.deadline())
+    assert connections == 2
+
+
+async def test_answers_go_to_who_asked() -> None:
+    """Many at once, answered in any order: each over a connection of its own for as long."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            message = await request(reader)
+            body = message.partition(b"\r\n\r\n")[2]
+            await asyncio.sleep(int(body) % 7 / 1_000)
+            writer.write(reply(body))
+            await writer.drain()
+
+    async with server(handle) as url, transport(timeout_ms=5_000, connect_timeout_ms=4_000) as made:
+
+        async def asked(number: int) -> bytes:
+            body = str(number).encode()
+            return (await made.post(url, body, deadline=made.deadline())).body
+
+        answers = await asyncio.gather(*(asked(number) for number in range(500)))
+    assert [str(number).encode() for number in range(500)] == answers
+
+
+async def test_whoever_is_cancelled_leaves_no_answer_to_the_next() -> None:
+    """Its connection is closed with it."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            message = await request(reader)
+            if message.endswith(b"slow"):
+                await asyncio.sleep(0.1)
+            writer.write(reply(message[-4:]))
+            await writer.drain()
+
+    async with server(handle) as url, transport() as made:
+        slow = asyncio.create_task(made.post(url, b"slow", deadline=made.deadline()))
+        await asyncio.sleep(0.02)
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        assert (await made.post(url, b"fast", deadline=made.deadline())).body == b"fast"
+
+
+async def test_a_header_cannot_become_two() -> None:
+    """A value with a line end is refused before anything is sent."""
+    async with server(answering(reply(b"fine"))) as url, transport() as made:
+        with pytest.raises(ValueError, match="line end"):
+            await made.post(url, b"", deadline=made.deadline(), headers={"X-A": "a\r\nX-B: b"})

@@ -15,7 +15,8 @@ from gateway.proposals.model import Applied, Kind, Proposal
 from gateway.proposals.service import Proposals
 
 _KIND: Literal["roles"] = "roles"
-_REJECTED = "rejected by another operator"
+# Its own route asks for none.
+_NO_REASON = "no reason was given"
 _STATUS: dict[str, Literal["proposed", "active"]] = {"proposed": "proposed", "approved": "active"}
 
 
@@ -118,7 +119,7 @@ class Operators:
         Raises:
             Problem: not-found, invalid-state.
         """
-        return _change(await self._proposals.reject(proposal_id, _REJECTED, actor, kinds={_KIND}))
+        return _change(await self._proposals.reject(proposal_id, _NO_REASON, actor, kinds={_KIND}))
 
     async def _version(self, connection: Any, proposal: Proposal) -> str:
         version: str = await connection.fetchval(store.VERSION, proposal.subject)

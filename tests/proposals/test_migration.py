@@ -49,8 +49,8 @@ VALUES ('att_1', 'pay_1', 1, 'visa', 'purchase', 'unknown', 1, 1, 1);
 INSERT INTO reviews (id, payment_id, kind, subject_id, reason, status, outcome, note, proposed_by,
     proposed_at, decided_by, decided_at)
 VALUES
-    ('rev_11', 'pay_1', 'attempt', 'att_1', 'old', 'proposed', 'declined', 'said so', 'opr_a', now(),
-        NULL, NULL),
+    ('rev_11', 'pay_1', 'attempt', 'att_1', 'old', 'proposed', 'declined', 'said so', 'opr_a',
+        now(), NULL, NULL),
     ('rev_12', 'pay_1', 'conflict', '7', 'odd', 'settled', 'noted', 'seen', 'opr_a', now(), 'opr_b',
         now()),
     ('rev_13', 'pay_1', 'conflict', '8', 'odd', 'open', NULL, NULL, NULL, NULL, NULL, NULL);

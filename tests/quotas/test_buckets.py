@@ -151,6 +151,25 @@ def test_what_is_known_to_be_too_much_is_refused_without_asking() -> None:
     assert verdict is Verdict.REFUSE
 
 
+def test_what_passes_while_an_exchange_is_under_way_comes_on_top_of_what_it_shows() -> None:
+    pace = pace_of(10, 5)
+    bucket = Bucket("c", "quota:{c}", pace, 0)
+    bucket.admit(SECOND_US, pace.emission_us, unseen_us_max=INTERVAL_US)
+    # It is told of, and another passes before the answer comes.
+    bucket.spent = NOTHING
+    bucket.admit(SECOND_US, pace.emission_us, unseen_us_max=INTERVAL_US)
+    bucket.learn(SECOND_US, pace.emission_us, 0)
+    assert bucket.tat_us == SECOND_US + 2 * pace.emission_us
+
+
+def test_while_redis_decides_about_a_bucket_nothing_else_of_it_passes() -> None:
+    pace = pace_of(10, 5)
+    bucket = Bucket("c", "quota:{c}", pace, 0)
+    bucket.is_asking = True
+    verdict = bucket.admit(SECOND_US, pace.emission_us, unseen_us_max=INTERVAL_US)
+    assert verdict is Verdict.WAIT
+
+
 FRESH_US = 3 * INTERVAL_US
 
 

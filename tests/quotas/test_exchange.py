@@ -42,6 +42,14 @@ class Worker:
         cost = self.bucket.cost_us(1)
         return self.bucket.admit(now_us(), cost, unseen_us_max=self.exchange.unseen_us_max)
 
+    async def passes(self) -> bool:
+        """Ask once, and wait for an exchange when one must be waited for."""
+        verdict = self._admit()
+        self.exchange.note(self.bucket)
+        if verdict is not Verdict.WAIT:
+            return verdict is Verdict.PASS
+        return bool(await self.exchange.ask(self.bucket, self.bucket.cost_us(1)))
+
     async def tell(self) -> int:
         """Tell and learn; returns how many would still pass at once."""
         self.exchange.note(self.bucket)
@@ -99,6 +107,30 @@ async def test_what_passes_here_is_known_there(redis: BoundedRedis) -> None:
     await second.tell()
     await first.tell()
     assert first.spend(1) == 0
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(400, 40), (20, 1), (3, 10)])
+async def test_workers_that_are_hammered_together_hold_one_rate(
+    redis: BoundedRedis, rate: int, burst: int
+) -> None:
+    """Four workers, 16 clients of each that ask again at once: the bound that is told in docs."""
+    workers = workers_of(redis, 4, rate=rate, burst=burst, interval_s=0.05)
+    passed = 0
+    ends_us = now_us() + 1_500_000
+
+    async def hammer(worker: Worker) -> None:
+        nonlocal passed
+        while now_us() < ends_us:
+            if await worker.passes():
+                passed += 1
+            await asyncio.sleep(0.001)
+
+    async with started(workers):
+        started_us = now_us()
+        await asyncio.gather(*(hammer(one) for one in workers for _ in range(16)))
+        due = burst + rate * (now_us() - started_us) / SECOND_US
+    assert passed <= due + 3 * max(rate * 0.05, 1)
+    assert passed >= due * 0.8 - 1, "nobody is held to less, either"
 
 
 async def test_who_waits_is_decided_in_one_command(redis: BoundedRedis) -> None:

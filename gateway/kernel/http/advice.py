@@ -33,8 +33,8 @@ ADVICE: dict[str, str] = {
     "invalid-dpop-proof": "Make a new proof for each request (RFC 9449): by the key that the token "
     "is bound to, with `htm`, `htu` without query, `iat` of now, a `jti` never used before, and "
     "`ath`, the hash of the token. Send it as `DPoP`, and the token as `Authorization: DPoP`.",
-    "use-dpop-nonce": "Put the nonce of the answer's `DPoP-Nonce` header into a new proof, and send "
-    "the request again.",
+    "use-dpop-nonce": "Put the nonce of the answer's `DPoP-Nonce` header into a new proof, and "
+    "send the request again.",
     "insufficient-scope": "The detail names the scope. Ask for a token that has it, or ask "
     "your bank to grant it to your client.",
     "client-network-not-allowed": "Ask from one of the addresses that your bank knows, or ask "
@@ -57,7 +57,8 @@ ADVICE: dict[str, str] = {
     "otp-already-used": "Use the tokens that the code was exchanged for, or ask for a new "
     "challenge.",
     "otp-locked": "Wait as long as `Retry-After` says before asking for another code.",
-    "rate-limited": "Wait as long as `Retry-After` says, then go on more slowly.",
+    "rate-limited": "Wait as long as `Retry-After` says, then go on more slowly: `RateLimit` tells "
+    "with every answer how many requests are left, and in how many seconds all of them are back.",
     "idempotency-key-missing": "Make one key a payment (a UUID will do), store it with your "
     "order, and send it again whenever you repeat the request.",
     "idempotency-key-invalid": "Send one key of 1 to 255 printable ASCII characters.",

@@ -236,6 +236,9 @@ def _answer(route: Route, status: int, type_: Any, schemas: _Schemas) -> dict[st
     headers = {"X-Request-Id": _header("XRequestId")}
     if status in (HTTPStatus.CREATED, HTTPStatus.ACCEPTED):
         headers["Location"] = _header("Location")
+    if route.scope is not None:
+        headers["RateLimit-Policy"] = _header("RateLimitPolicy")
+        headers["RateLimit"] = _header("RateLimit")
     if route.is_idempotent:
         headers["Idempotent-Replayed"] = _header("IdempotentReplayed")
     answer: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": headers}
@@ -375,6 +378,8 @@ def _shared_headers() -> dict[str, Schema]:
         "XRequestId": "The request's id.",
         "Location": "Where the object is.",
         "IdempotentReplayed": "`true` when this is the stored answer of an earlier request.",
+        "RateLimitPolicy": "Of a limited client: requests at once (`q`), all back in `w` seconds.",
+        "RateLimit": "Of a limited client: requests left now (`r`), all back in `t` seconds.",
         "RetryAfter": "Seconds to wait before the same request is sent again.",
         "WWWAuthenticate": "What would authenticate the caller (RFC 9110, 11.6.1).",
     }

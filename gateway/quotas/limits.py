@@ -73,7 +73,12 @@ class Limits:
     async def read(self, connection: Any) -> None:
         """Read what has changed, on whatever connection reads revocations."""
         for row in await connection.fetch(store.READ, self._read_seq):
-            self._own[row["client_id"]] = self._own_limit(row)
+            limits = (row["rate_per_s"], row["burst"], row["concurrency_max"])
+            if limits == (None, None, None) and not row["networks"]:
+                # As its channel again.
+                self._own.pop(row["client_id"], None)
+            else:
+                self._own[row["client_id"]] = self._own_limit(row)
             self._read_seq = row["seq"]
 
     def _own_limit(self, row: Any) -> Limit:

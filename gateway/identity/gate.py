@@ -14,7 +14,7 @@ from gateway.identity.proofs import Proofs
 from gateway.identity.revocation import RevocationFeed
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.peers import peer
-from gateway.kernel.http.problems import RefusedByCore
+from gateway.kernel.http.problems import refused_by_core
 from gateway.kernel.http.routes import Handler, Route
 
 _STALE = "revocation-feed-stale"
@@ -83,7 +83,7 @@ class Gate:
         scope = "" if route.is_hot else route.scope
         claims = self._core.authorize(request.raw_headers, scope, request.received_at_ms)
         if isinstance(claims, Refusal):
-            raise RefusedByCore(claims)
+            raise refused_by_core(claims, request.raw_headers)
         return claims
 
 

@@ -252,6 +252,12 @@ async def test_a_refusal_names_the_algorithms(worker: Worker) -> None:
     algs = " ".join(metadata.body["dpop_signing_alg_values_supported"])
     expected = f'DPoP error="invalid_dpop_proof", algs="{algs}"'
     assert reply.headers["WWW-Authenticate"] == expected
+    for text, path, error in (
+        ("x", PATH, "invalid_token"),
+        (token, "/admin/v1/revocations/1", "insufficient_scope"),
+    ):
+        reply = await ask(worker, text, None, path=path)
+        assert reply.headers["WWW-Authenticate"] == f'DPoP error="{error}", algs="{algs}"'
 
 
 def _altered(text: str, part: int, change: Mapping[str, Any]) -> str:

@@ -27,7 +27,12 @@ from gateway.kernel.http.glance import Glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.peers import met
 from gateway.kernel.http.plain import Plain, RawAnswers
-from gateway.kernel.http.problems import Problem, RefusedByCore, response_of
+from gateway.kernel.http.problems import (
+    Problem,
+    RefusedByCore,
+    refused_by_core,
+    response_of,
+)
 from gateway.kernel.http.routes import Found, Route, RouteTable
 from gateway.kernel.http.shed import ShedAnswer
 from gateway.kernel.ids import new_id
@@ -314,7 +319,7 @@ class HttpFront:
         if not route.is_hot and route.scope is not None:
             claims = self._core.authorize(request.raw_headers, route.scope, request.received_at_ms)
             if isinstance(claims, Refusal):
-                raise RefusedByCore(claims)
+                raise refused_by_core(claims, request.raw_headers)
             request.claims = claims
         return await route.handler(request)
 

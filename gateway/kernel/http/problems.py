@@ -4,6 +4,7 @@ The table of slugs, statuses and titles is the core's (`gateway.core.problem_kin
 answer made in Rust and one made here cannot differ. Nothing of the input is echoed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -25,13 +26,20 @@ class Kind:
 KINDS: dict[str, Kind] = {row[0]: Kind(*row) for row in problem_kinds()}
 
 RETRY_AFTER_S = "1"
+# What a proof of a key may be signed by.
+_ALGS = 'algs="EdDSA ES256"'
 _CHALLENGES = {
     "unauthenticated": "Bearer",
     "invalid-token": 'Bearer error="invalid_token"',
     "invalid-client": 'Basic realm="oqim"',
     "insufficient-scope": 'Bearer error="insufficient_scope"',
-    "invalid-dpop-proof": 'DPoP error="invalid_dpop_proof", algs="EdDSA ES256"',
-    "use-dpop-nonce": 'DPoP error="use_dpop_nonce", algs="EdDSA ES256"',
+    "invalid-dpop-proof": f'DPoP error="invalid_dpop_proof", {_ALGS}',
+    "use-dpop-nonce": f'DPoP error="use_dpop_nonce", {_ALGS}',
+}
+# Instead, for who came with a token of that scheme (RFC 9449, 7.1).
+_DPOP_CHALLENGES = {
+    "invalid-token": f'DPoP error="invalid_token", {_ALGS}',
+    "insufficient-scope": f'DPoP error="insufficient_scope", {_ALGS}',
 }
 
 
@@ -118,3 +126,15 @@ class RefusedByCore(Exception):
         self.refusal = refusal
         self.decision_id = decision_id
         self.headers: tuple[tuple[str, str], ...] = ()
+
+
+def refused_by_core(refusal: Refusal, raw_headers: Sequence[tuple[bytes, bytes]]) -> RefusedByCore:
+    """Return a refusal on its way out that challenges by the scheme its request came with."""
+    refused = RefusedByCore(refusal)
+    challenge = _DPOP_CHALLENGES.get(refusal.slug)
+    if challenge is not None and any(
+        name.lower() == b"authorization" and value[:5].lower() == b"dpop "
+        for name, value in raw_headers
+    ):
+        refused.headers = (("WWW-Authenticate", challenge),)
+    return refused

@@ -310,8 +310,9 @@ def _address(tables: dict[str, Any], *, is_sandbox: bool) -> None:
     if http.get("base_urls"):
         http["base_urls"] = [str(one).rstrip("/") for one in http["base_urls"]]
     elif is_sandbox:
+        scheme = "https" if http.get("tls_certificate") else "http"
         hosts = dict.fromkeys((http.get("host"), "localhost"))
-        http["base_urls"] = [f"http://{host}:{http['port']}" for host in hosts]
+        http["base_urls"] = [f"{scheme}://{host}:{http['port']}" for host in hosts]
     else:
         http["base_urls"] = [str(tables.get("identity", {}).get("issuer", "")).rstrip("/")]
 

@@ -271,6 +271,25 @@ class House:
         assert reply.status == 200, reply.raw
         return str(reply.body["access_token"])
 
+    # The command line ---------------------------------------------------------------------------
+
+    def oqim(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line beside the sandbox, with what the sandbox has of its own."""
+        shares = sorted(str(path) for path in self.data_dir.glob("kek-*.share"))
+        own = {
+            "OQIM_DATABASE_URL": self.description["database_url"],
+            "OQIM_REDIS_URL": self.description["redis_url"],
+            "OQIM_KEYS_FILE": str(self.data_dir / "keys.json"),
+            "OQIM_KEK_SHARES": os.pathsep.join(shares),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            env={**self.environment, **own, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     # The processors' side -----------------------------------------------------------------------
 
     async def simulator(self, method: str, scheme: str, path: str, body: Any = None) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,27 +110,12 @@ class Export:
             one["hash"] = before.hex()
 
 
-def oqim(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line beside a house."""
-    environment = house.environment | {
-        "OQIM_DATABASE_URL": house.description["database_url"],
-        "OQIM_KEYS_FILE": str(house.data_dir / "keys.json"),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 async def whole(used: House, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Return what `oqim audit export` writes."""
     await rooted(used)
     file = tmp_path_factory.mktemp("audit") / "audit.jsonl"
-    done = await asyncio.to_thread(oqim, used, "audit", "export", "--out", str(file))
+    done = await asyncio.to_thread(used.oqim, "audit", "export", "--out", str(file))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return Export(lines, base64.b64decode(lines[0]["key"]))
@@ -158,17 +141,17 @@ async def test_the_command_says_it(used: House, whole: Export, tmp_path: Path) -
     file = tmp_path / "audit.jsonl"
     file.write_text("\n".join(json.dumps(one) for one in whole.lines))
     key = whole.lines[0]["key"]
-    held = await asyncio.to_thread(oqim, used, "audit", "verify", str(file), "--key", key)
+    held = await asyncio.to_thread(used.oqim, "audit", "verify", str(file), "--key", key)
     assert (held.returncode, held.stdout.split(";")[0]) == (0, "audit log: holds"), held.stderr
     changed = whole.copy()
     changed.of("acts")[0]["record"] = changed.of("acts")[0]["record"].replace("usr", "bad")
     changed.of("acts")[0]["record"] += " "
     file.write_text("\n".join(json.dumps(one) for one in changed.lines))
-    broken = await asyncio.to_thread(oqim, used, "audit", "verify", str(file))
+    broken = await asyncio.to_thread(used.oqim, "audit", "verify", str(file))
     assert broken.returncode == 1
     assert broken.stdout.startswith("acts record 1: "), broken.stdout
     file.write_text("nonsense\n")
-    unread = await asyncio.to_thread(oqim, used, "audit", "verify", str(file))
+    unread = await asyncio.to_thread(used.oqim, "audit", "verify", str(file))
     assert unread.returncode == 2
     assert "line 1" in unread.stderr
 

@@ -17,7 +17,6 @@ from gateway.identity.registering import SCOPES
 from tests.house import House, Reply, new_key
 from tests.http.test_bad_callers import Forger, challenge, fresh_phone
 from tests.identity.signers import Signer, decoded
-from tests.operators.people import oqim
 
 INVALID = (401, "invalid-dpop-proof")
 
@@ -207,7 +206,7 @@ def written(folder: Path, *signers: Signer) -> str:
 
 async def run(house: House, *words: str) -> tuple[int, str]:
     """Run `oqim`; returns its status, and what it printed."""
-    done = await asyncio.to_thread(oqim, house, *words)
+    done = await asyncio.to_thread(house.oqim, *words)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,23 +45,6 @@ class Person:
     async def call(self, method: str, path: str, body: Any = None) -> Reply:
         """Make a request as this operator."""
         return await self.house.call(method, f"/admin/v1{path}", body, token=self.token)
-
-
-def oqim(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line beside a house."""
-    shares = sorted(str(path) for path in house.data_dir.glob("kek-*.share"))
-    environment = house.environment | {
-        "OQIM_DATABASE_URL": house.description["database_url"],
-        "OQIM_KEK_SHARES": os.pathsep.join(shares),
-        "OQIM_OPERATOR_PASSWORD": PASSWORD,
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 async def person(house: House, login: str, *roles: str) -> Person:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.house import House, changed_config, running_house, until
-from tests.operators.people import PASSWORD, Person, oqim, person
+from tests.operators.people import PASSWORD, Person, person
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +111,18 @@ async def test_approving_needs_a_code_given_lately(house: House, chief: Person) 
 async def test_what_is_added_must_be_sound(house: House) -> None:
     """Unknown roles, odd logins and taken ones are refused with a reason."""
     add = ("operators", "add")
+    given = {"OQIM_OPERATOR_PASSWORD": PASSWORD}
     for arguments, words in (
         ((*add, "new", "--name", "New", "--role", "king"), "there is no role king"),
         ((*add, "Bad Login", "--name", "New", "--role", "viewer"), "small letters"),
     ):
-        done = await asyncio.to_thread(oqim, house, *arguments)
+        done = await asyncio.to_thread(house.oqim, *arguments, **given)
         assert done.returncode == 2
         assert words in done.stderr
-    made = await asyncio.to_thread(oqim, house, *add, "taken", "--name", "T", "--role", "viewer")
+    taken = (*add, "taken", "--name", "T", "--role", "viewer")
+    made = await asyncio.to_thread(house.oqim, *taken, **given)
     assert made.returncode == 0, made.stderr
     assert "otpauth://totp/" in made.stdout
-    again = await asyncio.to_thread(oqim, house, *add, "taken", "--name", "T", "--role", "viewer")
+    again = await asyncio.to_thread(house.oqim, *taken, **given)
     assert again.returncode == 2
     assert "already" in again.stderr

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from gateway.audit.verify import verify
-from tests.audit.test_chains import oqim
 from tests.house import House, new_key, running_house, until
 from tests.payments.stepping_up import (
     AMOUNT,
@@ -229,7 +228,7 @@ async def test_that_it_must_wait_is_decided_on_record(house: House, tmp_path: Pa
     async def exported() -> dict[str, Any]:
         """Return the documents of an export that holds, by id."""
         file = tmp_path / f"{new_key()}.jsonl"
-        done = await asyncio.to_thread(oqim, house, "audit", "export", "--out", str(file))
+        done = await asyncio.to_thread(house.oqim, "audit", "export", "--out", str(file))
         assert done.returncode == 0, done.stderr
         lines = file.read_bytes().splitlines()
         assert verify(lines, key=None, anchor=None).faults == []

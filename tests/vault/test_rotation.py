@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,22 +21,6 @@ async def house() -> AsyncIterator[House]:
     """A house of its own: its keys change."""
     async with running_house(workers=2) as house:
         yield house
-
-
-def oqim(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line beside a house."""
-    shares = sorted(str(path) for path in house.data_dir.glob("kek-*.share"))
-    environment = house.environment | {
-        "OQIM_DATABASE_URL": house.description["database_url"],
-        "OQIM_KEK_SHARES": os.pathsep.join(shares),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 async def sealed_by(house: House) -> dict[str, set[int]]:
@@ -84,7 +65,7 @@ async def test_a_data_key_is_changed_under_load(house: House) -> None:
 
     clients = [asyncio.create_task(paying(number)) for number in range(6)]
     await until(lambda: len(answers) > 20, within_s=20)
-    done = await asyncio.to_thread(oqim, house, "vault", "rotate")
+    done = await asyncio.to_thread(house.oqim, "vault", "rotate")
     is_over.set()
     await asyncio.gather(*clients)
     assert done.returncode == 0, done.stderr
@@ -102,7 +83,7 @@ async def test_a_data_key_is_changed_under_load(house: House) -> None:
         )
         for row in rows:
             assert vault.open(row["sealed"], bound_to=column.binding(row["key"]))
-    said = await asyncio.to_thread(oqim, house, "vault", "status")
+    said = await asyncio.to_thread(house.oqim, "vault", "status")
     assert "data key   2  sealing" in said.stdout, said.stdout
 
 
@@ -110,12 +91,12 @@ async def test_another_key_encryption_key(house: House, tmp_path: Path) -> None:
     """The data keys are wrapped anew; the old shares no longer start a worker, the new ones do."""
     new = [tmp_path / f"kek-{number}.share" for number in (1, 2)]
     for path in new:
-        made = await asyncio.to_thread(oqim, house, "vault", "new-share", str(path))
+        made = await asyncio.to_thread(house.oqim, "vault", "new-share", str(path))
         assert made.returncode == 0, made.stderr
-        again = await asyncio.to_thread(oqim, house, "vault", "new-share", str(path))
+        again = await asyncio.to_thread(house.oqim, "vault", "new-share", str(path))
         assert again.returncode == 2, "a share is never overwritten"
     options = [word for path in new for word in ("--new-share", str(path))]
-    done = await asyncio.to_thread(oqim, house, "vault", "rewrap", *options)
+    done = await asyncio.to_thread(house.oqim, "vault", "rewrap", *options)
     assert done.returncode == 0, done.stderr
     with pytest.raises(KeysError, match="another key-encryption key"):
         await opened_vault(house)

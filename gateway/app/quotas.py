@@ -31,6 +31,11 @@ def hold_to_limits(
     ground.metrics.gauge(
         "quotas_alone", "1 while rates are not shared.", lambda: float(exchange.is_away)
     )
+    ground.metrics.gauge(
+        "quotas_limits_seq",
+        "The last change of clients' limits known here.",
+        lambda: float(ground.limits.read_seq),
+    )
     exchange.start()
     stack.push_async_callback(exchange.close)
     guard = Guard(

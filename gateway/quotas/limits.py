@@ -49,6 +49,11 @@ class Limits:
         self._read_seq = 0
 
     @property
+    def read_seq(self) -> int:
+        """The last change that was read."""
+        return self._read_seq
+
+    @property
     def are_there_any(self) -> bool:
         """Whether anybody is limited."""
         return bool(self._own or self._defaults)

@@ -558,6 +558,25 @@ async def test_a_nonce_is_asked_for_where_the_settings_say_so(place: Place, cloc
         assert (await ask(worker, token, late)).verdict == (401, "use-dpop-nonce")
 
 
+async def test_a_nonce_ends(worker: Worker, clock: Hand) -> None:
+    """Section 8: it is good for five minutes; then a newer one is asked for."""
+    signer = Signer()
+    token = worker.tokens.issue(
+        sub="usr_1",
+        client_id="mobile",
+        scope=["sessions:read"],
+        channel="mobile",
+        jkt=signer.jkt,
+        ttl_s=3_600,
+    )
+    old = signer.proof("GET", URL, at_s=now_s(worker) - 3_600, token=token)
+    nonce = (await ask(worker, token, old)).headers["DPoP-Nonce"]
+    for wait_s, verdict in ((300, (200, "")), (1, (401, "use-dpop-nonce"))):
+        clock.advance(wait_s)
+        proof = signer.proof("GET", URL, at_s=now_s(worker), token=token, nonce=nonce)
+        assert (await ask(worker, token, proof)).verdict == verdict
+
+
 # When Redis is away, or has forgotten -------------------------------------------------------
 
 

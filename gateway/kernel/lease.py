@@ -56,6 +56,7 @@ class Lease:
         self._own_s = lease_s * _OWN_SHARE
         self._held_until_s = since_s + self._own_s
         self._skew_s = 0.0
+        self._lapses = 0
         self.worker = worker
         self.period_s = lease_s / 5
 
@@ -83,17 +84,27 @@ class Lease:
         """Whether nobody can have taken this worker for dead."""
         return self._steady() < self._held_until_s
 
-    def check(self) -> None:
+    def mark(self) -> int:
+        """Return what tells a later `check` that the lease has not ended meanwhile."""
+        return self._lapses
+
+    def check(self, since: int | None = None) -> None:
         """Refuse to go on with what others may have taken up.
+
+        Args:
+            since: a `mark`, taken before the others could know of it: a lease that ended and was
+                renewed since is of no use to what was begun under the one before.
 
         Raises:
             Unavailable: the lease has ended.
         """
-        if not self.is_held():
+        if not self.is_held() or since not in (None, self._lapses):
             raise Unavailable("this worker has lost touch with the database")
 
     async def renew(self) -> None:
         """Say that this worker lives; the lease runs from before it was said."""
+        if not self.is_held():
+            self._lapses += 1
         asked_s, asked_ms = self._steady(), self._clock()
         theirs_ms = await self._pool.fetchval(_RENEW, self.worker)
         self._held_until_s = asked_s + self._own_s

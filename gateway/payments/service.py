@@ -121,14 +121,15 @@ class Payments:
             if admission.is_step_up:
                 return await self._step_ups.begin(request, admission, self._waiting(admission))
             payment = self._new_payment(admission)
+            mark = self._lease.mark()
             opened = await self._open(
                 payment, admission, *admission.idempotency, payment.id, request.request_id
             )
             if isinstance(opened, Attempt):
                 scope, _ = admission.idempotency
                 if request.deadline_ms is None:
-                    return await self._carry(payment, [opened], scope)
-                return await self._within_deadline(request, payment, opened, scope)
+                    return await self._carry(payment, [opened], scope, mark)
+                return await self._within_deadline(request, payment, opened, scope, mark)
             if isinstance(opened, Admission):
                 return await self._step_ups.begin(request, opened, self._waiting(opened))
             if not isinstance(opened, CardChanged):
@@ -166,11 +167,12 @@ class Payments:
             ):
                 self._core.release(admission)
                 raise Problem("quote-expired", "The commission has changed; pay anew.")
+            mark = self._lease.mark()
             opened = await self._open(
                 payment, admission, *key, confirmed.confirmation_id, request.request_id
             )
             if isinstance(opened, Attempt):
-                response = await self._carry(payment, [opened], key[0])
+                response = await self._carry(payment, [opened], key[0], mark)
                 await self._step_ups.answered(confirmed.confirmation_id, response)
                 return response
             if not isinstance(opened, CardChanged):
@@ -312,11 +314,11 @@ class Payments:
         )
 
     async def _within_deadline(
-        self, request: Request, payment: Payment, attempt: Attempt, scope: bytes
+        self, request: Request, payment: Payment, attempt: Attempt, scope: bytes, mark: int
     ) -> Response:
         """Carry a payment; when the caller's patience ends first, it goes on without the caller."""
         assert request.deadline_ms is not None, "the caller said how long it waits"
-        task = asyncio.create_task(self._carry(payment, [attempt], scope))
+        task = asyncio.create_task(self._carry(payment, [attempt], scope, mark))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
         spent_ms = self._clock() - request.received_at_ms
@@ -324,23 +326,32 @@ class Payments:
         done, _ = await asyncio.wait({task}, timeout=patience_s)
         return task.result() if done else _accepted(payment, [attempt])
 
-    async def _carry(self, payment: Payment, attempts: list[Attempt], scope: bytes) -> Response:
-        """Carry a payment as far as it goes now; what cannot be written yet is in doubt."""
+    async def _carry(
+        self, payment: Payment, attempts: list[Attempt], scope: bytes, mark: int
+    ) -> Response:
+        """Carry a payment as far as it goes now; what cannot be written yet is in doubt.
+
+        Args:
+            mark: of the lease, from before the attempt was made durable.
+        """
         try:
-            return await self._send_legs(payment, attempts, scope)
+            return await self._send_legs(payment, attempts, scope, mark)
         except Unavailable as error:
             log.warning("an outcome waits for recovery", payment=payment.id, reason=str(error))
             return _accepted(payment, attempts)
 
-    async def _send_legs(self, payment: Payment, attempts: list[Attempt], scope: bytes) -> Response:
+    async def _send_legs(
+        self, payment: Payment, attempts: list[Attempt], scope: bytes, mark: int
+    ) -> Response:
         """Send leg after leg until the payment has ended or nobody can say."""
         while True:
             attempt = attempts[-1]
             connector = self._connectors[attempt.connector]
             instruction = await self._instructions.of(payment, attempt)
             await failpoints.hit("before_send")
-            # Held up for so long that others may have settled it: it must not be sent any more.
-            self._lease.check()
+            # Held up for so long that others may have settled it: it must not be sent any more,
+            # also when the lease was renewed since.
+            self._lease.check(mark)
             result = await connector.authorize(instruction)
             await failpoints.hit("after_reply")
             self._metrics.count("attempts", f"{attempt.connector}_{result.outcome.code}")
@@ -395,12 +406,12 @@ class Payments:
 
     async def _settle_kept(self, attempt: Attempt, result: Result) -> None:
         """Record a reply that was kept, unless somebody has taken the attempt up meanwhile."""
+        mark = self._lease.mark()
         payment, attempts = await self._reads.whole(attempt.payment_id)
         current = next(one for one in attempts if one.id == attempt.id)
         if current.is_open and current.tries == attempt.tries:
-            await self._follow(
-                await self._settle(payment, attempts, current, result, source="reply")
-            )
+            settled = await self._settle(payment, attempts, current, result, source="reply")
+            await self._follow(settled, mark)
 
     async def _settle(
         self,
@@ -450,15 +461,17 @@ class Payments:
 
     async def settle(self, attempt: Attempt, result: Result, *, source: str, wait_s: float) -> None:
         """Apply what became known of an attempt, and do what follows from it."""
+        mark = self._lease.mark()
         payment, attempts = await self._reads.whole(attempt.payment_id)
-        await self._follow(
-            await self._settle(payment, attempts, attempt, result, source=source, wait_s=wait_s)
+        settled = await self._settle(
+            payment, attempts, attempt, result, source=source, wait_s=wait_s
         )
+        await self._follow(settled, mark)
 
-    async def _follow(self, settled: Settled) -> None:
-        """Do what follows from a fact that nobody waits for."""
+    async def _follow(self, settled: Settled, mark: int) -> None:
+        """Do what follows from a fact that nobody waits for, recorded since the lease's `mark`."""
         if settled.following is Next.SEND:
-            await self._carry(settled.payment, settled.attempts, b"")
+            await self._carry(settled.payment, settled.attempts, b"", mark)
         elif settled.following is Next.REVERSE:
             await self.reverse_open(settled.payment, settled.attempts)
 

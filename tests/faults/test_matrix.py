@@ -278,6 +278,45 @@ async def test_a_worker_held_up_while_it_waits(sandbox: House, clients: Clients,
             assert payment["status"] in ("succeeded", "failed"), payment
 
 
+@pytest.mark.fault(rows=[64], what="a worker stopped before it sends, for longer than its lease")
+async def test_what_others_took_up_is_not_sent_after_all(
+    sandbox: House, clients: Clients, seed: int
+) -> None:
+    """Row 64: a worker that stood still between its intent and its send sends nothing any more.
+
+    Not even once its lease is renewed: the others have found that the processor never saw it, and
+    failed the payment.
+    """
+    scheme, user = SCHEMES[seed % len(SCHEMES)], seed % 50
+    held_up = {"before_send": {"action": "delay", "seconds": 9.0, "count": 1}}
+    async with worker_beside(sandbox, failpoints=held_up) as beside:
+        one = clients.want(user, sandbox.purchase(user, scheme, fresh_amount()))
+        before = await payments_count(sandbox)
+        entries = len(await sandbox.ledger(scheme))
+        asking = asyncio.create_task(ask(beside.door, one))
+
+        async def is_opened() -> bool:
+            return await payments_count(sandbox) == before + 1
+
+        await until(is_opened, within_s=10)
+        os.kill(beside.process.pid, signal.SIGSTOP)
+        # Longer than its lease of 3 s, and than others wait for what a processor has not seen.
+        await asyncio.sleep(7.5)
+        os.kill(beside.process.pid, signal.SIGCONT)
+        # Its lease is renewed before it goes on.
+        reply = await asking
+        assert reply is not None, "the worker lives"
+        assert reply.status == 202, f"seed {seed}, {scheme}: {reply.raw!r}"
+        payment = await sandbox.settled(user, reply.body["id"])
+        assert payment["status"] == "failed", payment
+        approved = [
+            entry
+            for entry in (await sandbox.ledger(scheme))[entries:]
+            if entry["state"] in ("approved", "captured")
+        ]
+        assert not approved, f"seed {seed}, {scheme}: {approved}"
+
+
 def body_scheme(seed: int) -> str:
     """Return the scheme a seed's client pays with."""
     return SCHEMES[seed % len(SCHEMES)]

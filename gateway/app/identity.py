@@ -64,45 +64,16 @@ class IdentityRoom:
 async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
     """Build identity and start it: keys and revocations are read before it answers."""
     settings, pool, clock = ground.settings.identity, ground.pool, ground.clock
-    signing = SigningKeys(
-        pool=pool,
-        vault=ground.vault,
-        core=ground.core,
-        clock=clock,
-        life_s=settings.signing_key_life_s,
-    )
+    signing = _keys_of(ground)
     tokens = Tokens(keys=signing, settings=settings, clock=clock)
-    base_urls = ground.settings.http.base_urls
-    assertions = Assertions(
-        pool=pool, clock=clock, audiences=(settings.issuer, token_endpoint(base_urls[0]))
-    )
-    clients = Clients(
-        pool=pool,
-        assertions=assertions,
-        check_network=lambda one, channel: ground.limits.check_network(one, channel, peer()),
-    )
+    assertions, clients = _clients_of(ground)
     codes = Codes(key=ground.keys.codes, length=settings.code_length)
     messenger = RedisMessenger(redis=ground.redis, clock=clock)
     revocations = RevocationLog(clock=clock)
-    age_s_max = ground.settings.core.feed_age_s_max
-    followers = Followers(pool=pool, feed_age_s_max=age_s_max)
-    # Nothing is decided by rules, as by revocations, that were last read too long ago.
-    feed = RevocationFeed(
-        pool=pool,
-        core=ground.core,
-        clock=clock,
-        also_read=(ground.rules.read, ground.keyring.read, ground.limits.read),
-        watch=followers.watch,
-        age_s_max=age_s_max,
-    )
+    followers = Followers(pool=pool, feed_age_s_max=ground.settings.core.feed_age_s_max)
+    feed = _feed_of(ground, followers)
     stream = RevocationStream(
         redis=ground.redis, url=ground.settings.redis.url, feed=feed, metrics=ground.metrics
-    )
-    ground.metrics.gauge(
-        "revocation_seq", "The last revocation applied here.", lambda: float(feed.read_seq)
-    )
-    ground.metrics.gauge(
-        "revocation_age_seconds", "Since revocations were read here.", lambda: feed.age_s
     )
     promise = Promise(pool=pool, feed=feed, followers=followers, stream=stream)
     presence = Presence(
@@ -159,7 +130,9 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
         proofs=proofs,
     )
     described = metadata(
-        issuer=settings.issuer, base_url=base_urls[0], scopes=settings.mobile_scopes
+        issuer=settings.issuer,
+        base_url=ground.settings.http.base_urls[0],
+        scopes=settings.mobile_scopes,
     )
     operators = OperatorRevocations(
         pool=pool, log=revocations, sessions=sessions, promise=promise, clock=clock
@@ -188,6 +161,50 @@ async def open_identity(ground: Ground, stack: AsyncExitStack) -> IdentityRoom:
             *session_routes(oversight, ground.cursors),
         ],
     )
+
+
+def _keys_of(ground: Ground) -> SigningKeys:
+    return SigningKeys(
+        pool=ground.pool,
+        vault=ground.vault,
+        core=ground.core,
+        clock=ground.clock,
+        life_s=ground.settings.identity.signing_key_life_s,
+    )
+
+
+def _clients_of(ground: Ground) -> tuple[Assertions, Clients]:
+    audiences = (
+        ground.settings.identity.issuer,
+        token_endpoint(ground.settings.http.base_urls[0]),
+    )
+    assertions = Assertions(pool=ground.pool, clock=ground.clock, audiences=audiences)
+    clients = Clients(
+        pool=ground.pool,
+        assertions=assertions,
+        check_network=lambda one, channel: ground.limits.check_network(one, channel, peer()),
+    )
+    return assertions, clients
+
+
+def _feed_of(ground: Ground, followers: Followers) -> RevocationFeed:
+    """Build what reads revocations, and show how far it has come."""
+    # Nothing is decided by rules, as by revocations, that were last read too long ago.
+    feed = RevocationFeed(
+        pool=ground.pool,
+        core=ground.core,
+        clock=ground.clock,
+        also_read=(ground.rules.read, ground.keyring.read, ground.limits.read),
+        watch=followers.watch,
+        age_s_max=ground.settings.core.feed_age_s_max,
+    )
+    ground.metrics.gauge(
+        "revocation_seq", "The last revocation applied here.", lambda: float(feed.read_seq)
+    )
+    ground.metrics.gauge(
+        "revocation_age_seconds", "Since revocations were read here.", lambda: feed.age_s
+    )
+    return feed
 
 
 async def _open_proofs(ground: Ground) -> Proofs:

@@ -35,7 +35,7 @@ PAGE_HEADERS = (
 """What a page carries beside, and its own Content-Security-Policy."""
 
 _READABLE = (
-    "Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
+    "DPoP-Nonce, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
     "WWW-Authenticate, X-Request-Id"
 )
 _SENDABLE = (

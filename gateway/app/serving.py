@@ -48,6 +48,8 @@ def _open_tls(settings: Settings) -> ssl.SSLContext | None:
     """Return the context of the port, which takes a renewed certificate at SIGHUP."""
     files = _tls_files(settings)
     if files is None:
+        # Without a certificate there is nothing to renew, and nothing to die of.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.info, "no certificate")
         return None
     try:
         context = open_context(files)

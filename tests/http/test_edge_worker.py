@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway.sandbox.datadir import free_port
 from tests.faults.test_tls import Authority
-from tests.faults.world import worker_environment
+from tests.faults.world import worker_beside, worker_environment
 from tests.house import House, changed_config, new_key, until
 
 
@@ -107,6 +107,16 @@ async def test_a_worker_pays_over_tls_and_takes_a_renewed_certificate(
 
         await until(is_renewed, within_s=10)
         assert worker.process.poll() is None
+
+
+async def test_a_worker_without_tls_lives_through_the_signal(house: House) -> None:
+    """Whoever renews certificates may tell every worker, those that have none too."""
+    async with worker_beside(house) as beside:
+        beside.process.send_signal(signal.SIGHUP)
+        log = house.data_dir / "beside.log"
+        await until(lambda: "no certificate" in log.read_text(), within_s=10)
+        assert not beside.is_dead
+        assert await beside.door.is_ready()
 
 
 async def test_a_worker_without_its_certificate_does_not_start(

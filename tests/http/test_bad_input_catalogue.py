@@ -62,10 +62,16 @@ for _row in itertools.chain(
     ROWS[_row.number].append(_row)
 
 
-@pytest.fixture(scope="module")
-async def bank() -> AsyncIterator[House]:
-    """A house of its own, in which nothing happens but what the rows do."""
-    with changed_config(settings=SETTINGS, limits=rows_flows.LIMITS) as environment:
+@pytest.fixture(scope="module", params=["plain", "parsed"])
+async def bank(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """A house of its own, in which nothing happens but what the rows do.
+
+    One reads plain requests without a parser, the other parses all: both refuse alike.
+    """
+    settings = SETTINGS
+    if request.param == "parsed":
+        settings = SETTINGS | {"is_plain = true": "is_plain = false"}
+    with changed_config(settings=settings, limits=rows_flows.LIMITS) as environment:
         async with running_house(workers=2, environment=environment) as house:
             yield house
 

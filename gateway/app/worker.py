@@ -1,7 +1,7 @@
 """One worker: every room over one ground, behind one front."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -28,6 +28,7 @@ from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.routes import RouteTable
 from gateway.kernel.http.system import Check
 from gateway.kernel.http.system import routes as system_routes
+from gateway.kernel.lag import LoopLag
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.secrets import Keys
@@ -43,7 +44,7 @@ async def _register(ground: Ground) -> Lease:
     return lease
 
 
-def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check]:
+def _checks(ground: Ground, lease: Lease, connectors: dict[str, Connector]) -> dict[str, Check]:
     """What must be usable before a request is worth sending here."""
 
     async def database() -> bool:
@@ -52,6 +53,9 @@ def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check
     async def revocations() -> bool:
         return ground.core.check_feed(ground.clock()) is None
 
+    async def held() -> bool:
+        return lease.is_held()
+
     def connector(one: Connector) -> Check:
         async def is_ready() -> bool:
             return one.is_ready()
@@ -59,7 +63,11 @@ def _checks(ground: Ground, connectors: dict[str, Connector]) -> dict[str, Check
         return is_ready
 
     # Without Redis payments go on, and a balancer that left this worker alone would stop them.
-    checks: dict[str, Check] = {"database": database, "revocations": revocations}
+    checks: dict[str, Check] = {
+        "database": database,
+        "lease": held,
+        "revocations": revocations,
+    }
     return checks | {f"connector {name}": connector(one) for name, one in connectors.items()}
 
 
@@ -93,6 +101,29 @@ def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> D
     return door
 
 
+def _watch_process(ground: Ground, stack: AsyncExitStack) -> None:
+    """Tell what slows everything down: a loop held up, caches that do not hold what is asked for."""
+    metrics, lag = ground.metrics, LoopLag()
+    metrics.gauge(
+        "event_loop_lag_seconds",
+        "The longest of 10 s that the loop was late.",
+        lambda: lag.latest_max_s,
+    )
+    metrics.gauge("event_loop_late_seconds", "All of it so far.", lambda: lag.total_s)
+    for at, name, help_text, is_counter in (
+        (1, "core_cache_size", "Entries.", False),
+        (2, "core_cache_hits", "Asked for and there.", True),
+        (3, "core_cache_misses", "Asked for and not there.", True),
+    ):
+        metrics.family(name, help_text, "cache", _caches(ground, at), is_counter=is_counter)
+    lag.start()
+    stack.callback(lag.stop)
+
+
+def _caches(ground: Ground, at: int) -> Callable[[], dict[str, float]]:
+    return lambda: {str(one[0]): float(one[at]) for one in ground.core.cache_usage()}
+
+
 @asynccontextmanager
 async def gateway(settings: Settings, keys: Keys, crew: Crew) -> AsyncIterator[HttpFront]:
     """Build one worker's gateway; everything it opened is closed at the end, in order."""
@@ -104,6 +135,7 @@ async def gateway(settings: Settings, keys: Keys, crew: Crew) -> AsyncIterator[H
         lease = await _register(ground)
         identity.tokens.watch_clock(lambda: lease.skew_s)
         open_audit(ground, stack)
+        _watch_process(ground, stack)
         proposals, proposal_doors = open_proposals(ground)
         payments = await open_payments(ground, identity, proposals, lease, stack)
         routes = [
@@ -125,7 +157,7 @@ async def gateway(settings: Settings, keys: Keys, crew: Crew) -> AsyncIterator[H
             routes,
             version=version("oqim"),
             metrics=crew.exposition,
-            checks=_checks(ground, payments.connectors),
+            checks=_checks(ground, lease, payments.connectors),
         )
         await crew.open(ground.metrics.text)
         stack.callback(crew.close)

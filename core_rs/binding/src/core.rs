@@ -703,6 +703,15 @@ impl Core {
         self.inner.check_feed(now_ms).err().map(refusal)
     }
 
+    /// How each cache was used: its name, entries now, hits and misses so far.
+    fn cache_usage(&self) -> Vec<(&'static str, usize, u64, u64)> {
+        self.inner
+            .cache_usage()
+            .into_iter()
+            .map(|(name, usage)| (name, usage.size, usage.hits, usage.misses))
+            .collect()
+    }
+
     /// `is_stepped_up`: a stronger authentication was given for it.
     #[pyo3(signature = (method, path, headers, body, now_ms, fresh, is_stepped_up=false))]
     #[expect(

@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use crate::book::{Book, Member, Staged};
-use crate::cache::GenerationalCache;
+use crate::cache::{GenerationalCache, Use};
 use crate::commission::{self, Commission, CommissionError};
 use crate::frame::{
     access_token, check_media, idempotency_key, idempotency_of, Headers, Idempotency, Scheme,
@@ -252,6 +252,15 @@ impl Core {
             book: Book::new(settings.subject_cache_size_max),
             settings,
         }
+    }
+
+    /// How its caches were used, by name.
+    pub fn cache_usage(&self) -> [(&'static str, Use); 3] {
+        [
+            ("tokens", self.verifier.usage()),
+            ("cards", self.cards.usage()),
+            ("merchants", self.merchants.usage()),
+        ]
     }
 
     /// Decides by another set of rules from the next decision on.

@@ -7,11 +7,21 @@ use std::hash::Hash;
 
 use hashbrown::{Equivalent, HashMap};
 
+/// How a cache is used: its entries now, and how often one was asked for that was there, or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Use {
+    pub size: usize,
+    pub hits: u64,
+    pub misses: u64,
+}
+
 #[derive(Debug)]
 pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     generation_size_max: usize,
+    hits: u64,
+    misses: u64,
 }
 
 impl<K: Eq + Hash, V> GenerationalCache<K, V> {
@@ -20,6 +30,17 @@ impl<K: Eq + Hash, V> GenerationalCache<K, V> {
             young: HashMap::new(),
             old: HashMap::new(),
             generation_size_max,
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    /// How it was used so far.
+    pub fn usage(&self) -> Use {
+        Use {
+            size: self.len(),
+            hits: self.hits,
+            misses: self.misses,
         }
     }
 
@@ -28,9 +49,13 @@ impl<K: Eq + Hash, V> GenerationalCache<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
     {
         if !self.young.contains_key(key) {
-            let (key, value) = self.old.remove_entry(key)?;
+            let Some((key, value)) = self.old.remove_entry(key) else {
+                self.misses = self.misses.wrapping_add(1);
+                return None;
+            };
             self.insert(key, value);
         }
+        self.hits = self.hits.wrapping_add(1);
         self.young.get(key)
     }
 
@@ -78,6 +103,9 @@ mod tests {
             assert!(cache.len() <= 20);
         }
         assert_eq!(None, cache.get(&1));
+        let usage = cache.usage();
+        assert_eq!((999, 1), (usage.hits, usage.misses));
+        assert_eq!(cache.len(), usage.size);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use hashbrown::HashMap;
 use thiserror::Error;
 
-use crate::cache::GenerationalCache;
+use crate::cache::{GenerationalCache, Use};
 use crate::json::{self, Value};
 
 #[cfg(test)]
@@ -112,6 +112,11 @@ impl Verifier {
         if self.keys.remove(kid).is_some() {
             self.verified.clear();
         }
+    }
+
+    /// How the cache of verified tokens was used.
+    pub fn usage(&self) -> Use {
+        self.verified.usage()
     }
 
     /// The claims of a token that is ours, signed and in time. Revocation is another question.

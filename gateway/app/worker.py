@@ -102,7 +102,7 @@ def _open_door(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> D
 
 
 def _watch_process(ground: Ground, stack: AsyncExitStack) -> None:
-    """Tell what slows everything down: a loop held up, caches that do not hold what is asked for."""
+    """Tell what slows everything down: a loop held up, caches without what is asked for."""
     metrics, lag = ground.metrics, LoopLag()
     metrics.gauge(
         "event_loop_lag_seconds",

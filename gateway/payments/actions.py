@@ -61,6 +61,10 @@ class _Moved(Exception):
     """Another refund was claimed first; there is room for this one still."""
 
 
+class NeedsTwo(Exception):
+    """More would be given back of the payment than one operator may; nothing was claimed."""
+
+
 class _Unclaimed(Exception):
     """The payment's state does not permit the action; its transaction is undone."""
 
@@ -71,6 +75,7 @@ class Wanted:
 
     Args:
         operator: who asked, when it was neither the customer nor the merchant.
+        alone_max: minor units that may be given back of the payment in all; None: any.
     """
 
     kind: str
@@ -80,6 +85,7 @@ class Wanted:
     scope: bytes
     fingerprint: bytes
     operator: str | None = None
+    alone_max: int | None = None
 
 
 class Actions:
@@ -122,16 +128,19 @@ class Actions:
         amount_minor: int | None = None,
         reason: str | None = None,
         is_operator: bool = False,
+        alone_max: int | None = None,
     ) -> Response:
         """Capture, cancel or refund a payment of the caller's, once per key.
 
         Args:
             amount_minor: 1 to 10**15; None: all that is left.
             is_operator: whether the payment may be anybody's, and the audit log is told.
+            alone_max: minor units that refunds may come to together; None: any.
 
         Raises:
             Problem: not-found, invalid-state, capture-exceeds-authorized,
                 refund-exceeds-captured, or the key's own.
+            NeedsTwo: it would be more than `alone_max`.
         """
         feed = self._core.check_feed(request.received_at_ms)
         if feed is not None:
@@ -159,7 +168,7 @@ class Actions:
         # Refused before it is claimed: what is claimed must be able to end.
         self._commission(kind, payment, amount)
         operator = request.who.sub if is_operator else None
-        wanted = Wanted(kind, payment, amount, reason, *key, operator)
+        wanted = Wanted(kind, payment, amount, reason, *key, operator, alone_max)
         await failpoints.hit("before_action_claim")
         action = await self._claim(wanted)
         if action is None:
@@ -219,6 +228,10 @@ class Actions:
         raise Problem("unavailable", "The payment is busy; try again with the same key.")
 
     async def _claim_once(self, wanted: Wanted) -> Action | None:
+        # The claim is made of this very reading of the payment, so that none slips by another.
+        together = wanted.payment.amount_refunding + wanted.amount_minor
+        if wanted.alone_max is not None and together > wanted.alone_max:
+            raise NeedsTwo
         action = await self._new_action(wanted)
         try:
             async with self._pool.acquire() as connection, connection.transaction():

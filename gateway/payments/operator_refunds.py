@@ -19,7 +19,7 @@ from gateway.kernel.http.problems import RefusedByCore
 from gateway.kernel.http.read import body_as
 from gateway.kernel.http.routes import Route
 from gateway.payments import store
-from gateway.payments.actions import Actions
+from gateway.payments.actions import Actions, NeedsTwo
 from gateway.payments.model import Payment, RefundView, refund_view
 from gateway.payments.reads import Reads
 from gateway.payments.replays import Replays
@@ -96,7 +96,7 @@ class OperatorRefunds:
         if replayed is not None:
             return replayed
         payment, amount_minor = await self._actions.refundable(payment_id, body.amount)
-        if payment.amount_refunding + amount_minor <= self._alone_max.get(payment.currency, 0):
+        try:
             return await self._actions.act(
                 request,
                 "refund",
@@ -104,8 +104,10 @@ class OperatorRefunds:
                 amount_minor=body.amount,
                 reason=body.reason,
                 is_operator=True,
+                alone_max=self._alone_max.get(payment.currency, 0),
             )
-        return await self._propose(payment, amount_minor, body.reason, request.who.sub, key)
+        except NeedsTwo:
+            return await self._propose(payment, amount_minor, body.reason, request.who.sub, key)
 
     async def _propose(
         self,

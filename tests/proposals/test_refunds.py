@@ -82,6 +82,15 @@ async def test_what_is_divided_counts_together(office: Office) -> None:
     assert await refunds_of(office.house, payment) == [(ALONE_MAX, "succeeded")]
 
 
+async def test_what_is_divided_at_once_counts_together(office: Office) -> None:
+    """Of many parts at one moment as many are given back as one operator may, and no more."""
+    payment = await paid(office.house, 10, "visa", fresh_amount())
+    part = ALONE_MAX // 2
+    replies = await asyncio.gather(*(refund(office, payment, part) for _ in range(8)))
+    assert sorted(reply.status for reply in replies) == [201, 201] + [202] * 6
+    assert await refunds_of(office.house, payment) == [(part, "succeeded")] * 2
+
+
 @pytest.mark.parametrize("scheme", ["visa", "humo", "uzcard"])
 async def test_what_is_larger_needs_two(office: Office, scheme: str) -> None:
     """Nothing is given back before; not by the one who asked; then once, and told of both."""

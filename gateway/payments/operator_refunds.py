@@ -154,12 +154,12 @@ class OperatorRefunds:
 
     async def _told(self, proposals: Sequence[Proposal]) -> dict[str, dict[str, Any]]:
         """What became of refunds that were approved, at their processors."""
+        made = {one.id: one for one in proposals if one.outcome is not None}
+        actions = await self._reads.actions([one.outcome["refund"] for one in made.values()])
         found = {}
-        for one in proposals:
-            if one.outcome is not None:
-                action = await self._reads.action(one.outcome["refund"])
-                shown = refund_view(action, one.diff["currency"])
-                found[one.id] = {"outcome": one.outcome | {"status": shown.status}}
+        for one in made.values():
+            shown = refund_view(actions[one.outcome["refund"]], one.diff["currency"])
+            found[one.id] = {"outcome": one.outcome | {"status": shown.status}}
         return found
 
 

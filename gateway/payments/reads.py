@@ -72,6 +72,11 @@ class Reads:
             raise LookupError(action_id)
         return store.action_of(row)
 
+    async def actions(self, action_ids: list[str]) -> dict[str, Action]:
+        """Return actions by id; those that are not there are left out."""
+        rows = await self._pool.fetch(store.GET_ACTIONS, action_ids)
+        return {row["id"]: store.action_of(row) for row in rows}
+
     async def postpone(self, attempt_id: str, wait_s: float) -> None:
         """Let recovery look at an open attempt again after `wait_s`."""
         await self._pool.execute(store.POSTPONE_ATTEMPT, attempt_id, wait_s)

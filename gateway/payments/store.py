@@ -41,6 +41,7 @@ WHERE owner = $1 AND id < $2 AND ($3::text IS NULL OR status = $3)
 ORDER BY id DESC LIMIT $4
 """
 GET_ACTION = f"SELECT {_ACTION_COLUMNS} FROM actions WHERE id = $1"
+GET_ACTIONS = f"SELECT {_ACTION_COLUMNS} FROM actions WHERE id = ANY($1::text[])"
 LIST_REFUNDS = f"""
 SELECT {_ACTION_COLUMNS} FROM actions WHERE payment_id = $1 AND kind = 'refund' ORDER BY id
 """

@@ -15,6 +15,7 @@ from tests.identity.hammer import Login
 from tests.payments.stepping_up import (
     AMOUNT,
     careful_config,
+    change,
     code_of,
     confirm,
     log_in,
@@ -174,6 +175,21 @@ async def test_what_another_session_waits_for_stays(house: House) -> None:
     assert await status_of(house, kept["id"]) == "requires_action"
     paid = await confirm(house, 10, kept["id"], code)
     assert (paid.status, paid.body["status"]) == (201, "succeeded"), paid.raw
+
+
+async def test_a_session_that_is_over_confirms_nothing_by_another(house: House) -> None:
+    """As old as it may become, though nobody has looked yet: its payment is not confirmed."""
+    login, other = await log_in(house, 11), await log_in(house, 11)
+    payment = await waiting(house, 11, token=login.access_token)
+    code = await code_of(house, 11)
+    await change(
+        house,
+        "UPDATE sessions SET created_at = created_at - interval '1 year' WHERE id = $1",
+        login.session_id,
+    )
+    late = await confirm(house, 11, payment["id"], code, token=other.access_token)
+    assert (late.status, late.code) == (409, "invalid-state"), late.raw
+    assert await status_of(house, payment["id"]) != "succeeded"
 
 
 async def test_a_confirmation_and_an_end_at_once_agree(house: House) -> None:

@@ -72,6 +72,7 @@ _BUCKETS_MAX = 1_000
 _COUNT_KEPT_US = 3 * SECOND_US
 _TELL_AGAIN_US = SECOND_US
 _SWEPT_AT_ONCE = 200
+_CANCELED_WITHIN_S = 0.1
 
 
 def now_us() -> int:
@@ -127,8 +128,10 @@ class Exchange:
     async def close(self) -> None:
         """Tell what passed, and stop; whoever waits is decided here."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            # The library may swallow a cancellation that comes as it is answered.
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=_CANCELED_WITHIN_S)
             with contextlib.suppress(Unavailable, RedisError):
                 await self.exchange()
         for bucket in self._buckets.values():

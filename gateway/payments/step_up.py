@@ -37,6 +37,7 @@ from gateway.kernel.vault import Vault
 from gateway.payments import rows, statements, store
 from gateway.payments.model import REQUIRES_ACTION, Payment, destination_of, payment_json
 from gateway.payments.replays import Replays
+from gateway.payments.trace_texts import amount_of
 from gateway.settings import Identity
 
 log = structlog.get_logger("payments")
@@ -158,8 +159,7 @@ class StepUps:
             is_new = await self._begin_write(payment, body, session_id, scope, fingerprint, kept)
         if not is_new:
             return await self._replays.answer(scope, fingerprint)
-        text = f"Oqim: {code} confirms your payment. Tell it to nobody."
-        await self._messenger.send(to=phone, text=text, code=code)
+        await self._messenger.send(to=phone, text=_message(payment, code), code=code)
         return Response(_CREATED, body, (("Location", f"/v1/payments/{payment.id}"),))
 
     def _session_of(self, request: Request) -> str:
@@ -332,6 +332,14 @@ async def cancel_of_sessions(
             object=row["id"],
             detail={"because": f"session ended: {ending.reason}", "session": row["session_id"]},
         )
+
+
+def _message(payment: Payment, code: str) -> str:
+    """Return what the customer reads beside the code: what it confirms, as far as it has words."""
+    what = amount_of(payment.amount_minor, payment.currency, "en")
+    last4 = payment.details.get("destination_last4")
+    to = f" to *{last4}" if last4 else ""
+    return f"Oqim: {code} confirms {what}{to}. Tell it to nobody."
 
 
 def _binding(payment: Payment, nonce: str, body: bytes) -> str:

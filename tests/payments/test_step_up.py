@@ -73,6 +73,14 @@ async def test_a_step_up_is_confirmed_by_a_code_and_pays_once(house: House) -> N
     assert await charged(house) >= 1
 
 
+async def test_the_message_says_what_the_code_confirms(house: House) -> None:
+    """The amount, so that whoever reads it sees what another has made of the payment."""
+    await waiting(house, 32)
+    phone = house.user(32)["phone"].replace("+", "%2B")
+    sent = (await house.call("GET", f"/sandbox/v1/messages?to={phone}")).body["data"][0]
+    assert sent["text"].startswith(f"Oqim: {sent['code']} confirms 15,000.00 UZS"), sent["text"]
+
+
 async def test_what_is_stated_rightly_is_paid(house: House) -> None:
     """An app that says all it showed is believed when it is what was decided."""
     payment = await waiting(house, 8)

@@ -6,6 +6,7 @@ that a message made again after a crash is the same message. Field by field enco
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from connectors.spi.types import CardData, Instruction, Kind, Merchant
 from connectors.transport.correlation import Fields
@@ -61,17 +62,16 @@ class Acquirer:
 
 def names(*, sequence: int, created_at_ms: int) -> Names:
     """The names of the message of that sequence and time."""
-    moment = datetime.fromtimestamp(created_at_ms // 1000, tz=UTC)
+    transmitted, hour = _moment(created_at_ms // 1000)
     trace = f"{1 + sequence % _TRACE_MAX:06d}"
-    day = moment.timetuple().tm_yday
-    hour = moment.hour
-    return Names(
-        transmitted=(
-            f"{moment.month:02d}{moment.day:02d}{hour:02d}{moment.minute:02d}{moment.second:02d}"
-        ),
-        trace=trace,
-        reference=f"{moment.year % 10}{day:03d}{hour:02d}{trace}",
-    )
+    return Names(transmitted=transmitted, trace=trace, reference=hour + trace)
+
+
+@lru_cache(maxsize=64)
+def _moment(at_s: int) -> tuple[str, str]:
+    """MMDDhhmmss, and YDDDhh with the last digit of the year, of a second in UTC."""
+    moment = datetime.fromtimestamp(at_s, tz=UTC)
+    return f"{moment:%m%d%H%M%S}", f"{moment.year % 10}{moment:%j%H}"
 
 
 def _text(value: str, width: int) -> str:
@@ -81,8 +81,11 @@ def _text(value: str, width: int) -> str:
     return value[:width].ljust(width)
 
 
-def _location(merchant: Merchant) -> str:
-    return _text(merchant.name, 25) + _text(merchant.city, 13) + _text(merchant.country, 2)
+@lru_cache(maxsize=4096)
+def _acceptor(merchant: Merchant) -> tuple[str, str, str]:
+    """F41 to F43: terminal, acceptor, and its name and location."""
+    location = _text(merchant.name, 25) + _text(merchant.city, 13) + _text(merchant.country, 2)
+    return _text(merchant.terminal_id, 8), _text(merchant.id, 15), location
 
 
 def _common(
@@ -98,10 +101,8 @@ def _common(
         25: condition,
         32: acquirer.acquirer_id,
         37: message.reference,
-        41: _text(merchant.terminal_id, 8),
-        42: _text(merchant.id, 15),
-        43: _location(merchant),
     }
+    fields[41], fields[42], fields[43] = _acceptor(merchant)
     if card.expiry is not None:
         fields[14] = card.expiry
     return fields

@@ -3,8 +3,7 @@
 Counts the calls under way to each processor. Changes no argument, no result and no exception.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from connectors.spi import (
@@ -17,6 +16,23 @@ from connectors.spi import (
     Result,
 )
 from gateway.kernel.http.admission import outside
+
+
+class _Call(outside):
+    """A call under way."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: "Outside") -> None:
+        self._of = of
+
+    def __enter__(self) -> None:
+        self._of.in_flight += 1
+        super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._of.in_flight -= 1
+        super().__exit__(*error)
 
 
 class Outside:
@@ -38,15 +54,6 @@ class Outside:
         """Return what a connector can do beside its interface, as it is."""
         return getattr(self._connector, name)
 
-    @contextmanager
-    def _calling(self) -> Iterator[Connector]:
-        self.in_flight += 1
-        try:
-            with outside():
-                yield self._connector
-        finally:
-            self.in_flight -= 1
-
     async def start(self) -> None:
         await self._connector.start()
 
@@ -57,48 +64,48 @@ class Outside:
         return self._connector.is_ready()
 
     async def check_card(self, card: CardData, *, phone: str, reference: str) -> CardCheck:
-        with self._calling() as connector:
-            return await connector.check_card(card, phone=phone, reference=reference)
+        with _Call(self):
+            return await self._connector.check_card(card, phone=phone, reference=reference)
 
     async def link_card(self, card: CardData, *, challenge: str | None, code: str) -> CardLink:
-        with self._calling() as connector:
-            return await connector.link_card(card, challenge=challenge, code=code)
+        with _Call(self):
+            return await self._connector.link_card(card, challenge=challenge, code=code)
 
     async def authorize(self, instruction: Instruction) -> Result:
-        with self._calling() as connector:
-            return await connector.authorize(instruction)
+        with _Call(self):
+            return await self._connector.authorize(instruction)
 
     async def capture(
         self, instruction: Instruction, *, reference: str, amount_minor: int
     ) -> Result:
-        with self._calling() as connector:
-            return await connector.capture(
+        with _Call(self):
+            return await self._connector.capture(
                 instruction, reference=reference, amount_minor=amount_minor
             )
 
     async def cancel(self, instruction: Instruction, *, reference: str) -> Result:
-        with self._calling() as connector:
-            return await connector.cancel(instruction, reference=reference)
+        with _Call(self):
+            return await self._connector.cancel(instruction, reference=reference)
 
     async def refund(
         self, instruction: Instruction, *, reference: str, sequence: int, amount_minor: int
     ) -> Result:
-        with self._calling() as connector:
-            return await connector.refund(
+        with _Call(self):
+            return await self._connector.refund(
                 instruction, reference=reference, sequence=sequence, amount_minor=amount_minor
             )
 
     async def reverse(self, instruction: Instruction) -> Result:
-        with self._calling() as connector:
-            return await connector.reverse(instruction)
+        with _Call(self):
+            return await self._connector.reverse(instruction)
 
     async def inquire(self, instruction: Instruction) -> Result:
-        with self._calling() as connector:
-            return await connector.inquire(instruction)
+        with _Call(self):
+            return await self._connector.inquire(instruction)
 
     async def inquire_refund(self, instruction: Instruction, *, reference: str) -> Result:
-        with self._calling() as connector:
-            return await connector.inquire_refund(instruction, reference=reference)
+        with _Call(self):
+            return await self._connector.inquire_refund(instruction, reference=reference)
 
     def verify_callback(
         self, headers: Mapping[str, str], body: bytes, *, now_ms: int

@@ -7,6 +7,7 @@ byte but for dates and ids, until the connection is silent or closed.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from tests.kernel.front import BODY_BYTES_MAX, Front, read_answer, running_front
 OK = b'{"text":"a"}'
 FIRST = b"POST /v1/echo HTTP/1.1"
 _CHANGING = re.compile(rb"(?i)(?:\r\nDate: [^\r]*|req_[0-9A-Z]+)")
-# Of the other tests' servers, and longer than any answer here takes.
-SILENT_AFTER_S = 0.25
+# Longer than most answers take, and than any; shorter than an end is waited for.
+SILENT_AFTER_S = (0.2, 0.7)
+EXAMPLES = int(os.environ.get("OQIM_EXAMPLES", "60"))
 
 
 def request(
@@ -47,12 +49,21 @@ class Doors:
     plain: Front
 
     async def answers(self, pieces: Sequence[bytes]) -> tuple[bytes, bytes]:
-        """Send the pieces to both, one after another; return what each says."""
-        both = await asyncio.gather(_said(self.parsed, pieces), _said(self.plain, pieces))
-        return both[0], both[1]
+        """Send the pieces to both, one after another; return what each says.
+
+        One that is late is not another answer: where they differ they are listened to for longer.
+        """
+        for silent_after_s in SILENT_AFTER_S:
+            parsed, plain = await asyncio.gather(
+                _said(self.parsed, pieces, silent_after_s),
+                _said(self.plain, pieces, silent_after_s),
+            )
+            if parsed == plain:
+                break
+        return parsed, plain
 
 
-async def _said(front: Front, pieces: Sequence[bytes]) -> bytes:
+async def _said(front: Front, pieces: Sequence[bytes], silent_after_s: float) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
     said = b""
     try:
@@ -63,7 +74,7 @@ async def _said(front: Front, pieces: Sequence[bytes]) -> bytes:
             writer.write(piece)
             await writer.drain()
         while True:
-            async with asyncio.timeout(SILENT_AFTER_S):
+            async with asyncio.timeout(silent_after_s):
                 more = await reader.read(65_536)
             if not more:
                 said += b"<closed>"
@@ -249,7 +260,9 @@ _LINES = st.lists(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(lines=_LINES, place=st.integers(0, 60), what=_CHARACTERS, cut=st.integers(0, 200))
 async def test_what_is_made_up_is_answered_alike(
@@ -318,7 +331,7 @@ async def test_a_request_whose_end_does_not_come_is_the_parsers(
 @pytest.mark.parametrize("size", range(len(PLAIN)))
 def test_a_beginning_is_never_taken_for_a_request(size: int) -> None:
     """Cut anywhere after its first line, it is unfinished."""
-    if size >= len(FIRST):
+    if size >= len(FIRST) + 2:
         assert read_plain(PLAIN[:size], len(FIRST), 65_536) is Told.UNFINISHED
     whole = read_plain(PLAIN, len(FIRST), 65_536)
     assert isinstance(whole, Plain)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.core import Core
 from gateway.kernel.clock import system_clock
-from gateway.kernel.http import server
+from gateway.kernel.http import front as fronts
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.messages import Request, Stream
@@ -116,7 +116,7 @@ async def test_a_client_that_goes_away_ends_its_stream() -> None:
 
 async def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not take is not kept for it for ever."""
-    monkeypatch.setattr(server, "STREAM_WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fronts, "STREAM_WRITE_TIMEOUT_S", 0.3)
     source = Source(size=1_000_000)
     async with serving(source) as served:
         port = int(served.url.split(":")[2].split("/")[0])

@@ -11,8 +11,7 @@ Decides by a few comparisons, never awaits, and knows neither routes nor what is
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -166,18 +165,19 @@ CURRENT: ContextVar[Ticket | None] = ContextVar("oqim_ticket", default=None)
 """The request that the current task works for. A task that serves many inherits its first's."""
 
 
-@contextmanager
-def outside() -> Iterator[None]:
-    """Mark that the current request, if there is one, waits for a processor."""
-    ticket = CURRENT.get()
-    if ticket is None:
-        yield
-        return
-    ticket.leave()
-    try:
-        yield
-    finally:
-        ticket.come_back()
+class outside:  # it reads as a statement: with outside()
+    """Marks that the current request, if there is one, waits for a processor."""
+
+    __slots__ = ("_ticket",)
+
+    def __enter__(self) -> None:
+        ticket = self._ticket = CURRENT.get()
+        if ticket is not None:
+            ticket.leave()
+
+    def __exit__(self, *_: object) -> None:
+        if self._ticket is not None:
+            self._ticket.come_back()
 
 
 def patience_of(*, own_s: float, shared_s: float) -> Callable[[], float | None]:

@@ -22,6 +22,8 @@ HEADERS_MAX = 64
 _HEADER = re.compile(
     rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~](?:[ -~\t]*[!-~])?)?)[ \t]*(?=\r\n)"
 )
+# What may be the beginning of one.
+_BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*(?:(?<=.):[ -~\t]*)?\r?\Z")
 _LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,6})\Z")
 # They decide where a request ends, how it is to be read, what becomes of the connection, or whether
 # a browser's page may ask at all.
@@ -71,23 +73,24 @@ def read_plain(data: bytes, line_ends_at: int, body_bytes_max: int) -> Plain | T
         body_bytes_max: a longer body is for the parser to refuse.
     """
     head_ends_at = data.find(b"\r\n\r\n", line_ends_at)
-    if head_ends_at < 0:
-        return Told.UNFINISHED if len(data) < HEAD_BYTES_MAX else Told.STRANGE
-    if head_ends_at > HEAD_BYTES_MAX:
+    is_whole = head_ends_at >= 0
+    lines_end_at = head_ends_at if is_whole else data.rfind(b"\r\n")
+    if lines_end_at > HEAD_BYTES_MAX:
         return Told.STRANGE
-    found = _HEADER.findall(data, line_ends_at, head_ends_at + 2)
+    found = _HEADER.findall(data, line_ends_at, lines_end_at + 2)
     # Each line is a header, or this is not plain.
-    if len(found) != data.count(b"\n", line_ends_at, head_ends_at) or len(found) > HEADERS_MAX:
+    if len(found) != data.count(b"\n", line_ends_at, lines_end_at) or len(found) > HEADERS_MAX:
         return Told.STRANGE
     named = {name.lower(): value for name, value in found}
-    if len(named) != len(found) or b"host" not in named:
-        return Told.STRANGE
-    if not _TELLING.isdisjoint(named) and not _only_keeps_alive(named):
-        return Told.STRANGE
-    if named.get(b"accept", b"*/*") not in _ACCEPTS:
+    if len(named) != len(found) or not _is_plain(named):
         return Told.STRANGE
     length = named.get(b"content-length", b"0")
     if not _LENGTH.match(length) or int(length) > body_bytes_max:
+        return Told.STRANGE
+    if not is_whole:
+        is_beginning = _BEGINNING.match(data, lines_end_at + 2) and len(data) < HEAD_BYTES_MAX
+        return Told.UNFINISHED if is_beginning else Told.STRANGE
+    if b"host" not in named:
         return Told.STRANGE
     missing = head_ends_at + 4 + int(length) - len(data)
     if missing > 0:
@@ -96,6 +99,13 @@ def read_plain(data: bytes, line_ends_at: int, body_bytes_max: int) -> Plain | T
         # The beginning of another request, before this one was answered.
         return Told.STRANGE
     return Plain(tuple(found), named, data[head_ends_at + 4 :])
+
+
+def _is_plain(named: dict[bytes, bytes]) -> bool:
+    """Whether no header says anything that only a parser, or aiohttp, should answer to."""
+    if not _TELLING.isdisjoint(named) and not _only_keeps_alive(named):
+        return False
+    return named.get(b"accept", b"*/*") in _ACCEPTS
 
 
 def _only_keeps_alive(named: dict[bytes, bytes]) -> bool:

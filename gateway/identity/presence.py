@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.core import Claims, Core, Refusal
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.metrics import Metrics
-from gateway.kernel.redis import BoundedRedis
+from gateway.kernel.redis import BoundedRedis, end
 
 Noted = TypeVar("Noted")
 
@@ -72,8 +72,7 @@ class Presence:
     async def close(self) -> None:
         """Write what was noted, and stop."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             await self._flush_noting()
 
     def note_claims(self, claims: Claims, seen_at_ms: int, address: str) -> None:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from gateway.identity.revocation import Entry, RevocationFeed
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.metrics import Metrics
-from gateway.kernel.redis import AWAY, BoundedRedis
+from gateway.kernel.redis import AWAY, BoundedRedis, end
 
 log = structlog.get_logger("identity")
 
@@ -28,7 +28,6 @@ _LENGTH_MAX = 10_000
 _BLOCK_MS = 1_000
 _ENTRIES_MAX = 1_000
 _RETRY_S = 0.2
-_CANCELED_WITHIN_S = 0.1
 _FROM_NOW = b"$"
 
 
@@ -62,10 +61,7 @@ class RevocationStream:
 
     async def close(self) -> None:
         """Stop listening."""
-        # The library may swallow a cancellation while it connects.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=_CANCELED_WITHIN_S)
+        await end(self._task)
         await self._ear.aclose()
 
     async def publish(self, entries: Sequence[Entry]) -> None:

@@ -36,6 +36,19 @@ AWAY = (
 
 Result = TypeVar("Result")
 
+_CANCELED_WITHIN_S = 1.0
+
+
+async def end(task: "asyncio.Task[None] | None") -> None:
+    """Cancel a task that calls Redis, and wait for its end; None has ended already.
+
+    The library may keep a cancellation that comes while it connects or is answered: it is then
+    asked again.
+    """
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCELED_WITHIN_S)
+
 
 class Breaker:
     """Bounds each call's time, and spares everybody the wait for a server that does not answer.

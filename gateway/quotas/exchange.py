@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisError
 from gateway.kernel.clock import steady_s
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.metrics import Metrics
-from gateway.kernel.redis import BoundedRedis
+from gateway.kernel.redis import BoundedRedis, end
 from gateway.quotas.bucket import Bucket, Waiter
 from gateway.quotas.gcra import NOTHING, SECOND_US
 
@@ -72,7 +72,6 @@ _BUCKETS_MAX = 1_000
 _COUNT_KEPT_US = 3 * SECOND_US
 _TELL_AGAIN_US = SECOND_US
 _SWEPT_AT_ONCE = 200
-_CANCELED_WITHIN_S = 0.1
 
 
 def now_us() -> int:
@@ -128,10 +127,7 @@ class Exchange:
     async def close(self) -> None:
         """Tell what passed, and stop; whoever waits is decided here."""
         if self._task is not None:
-            # The library may swallow a cancellation that comes as it is answered.
-            while not self._task.done():
-                self._task.cancel()
-                await asyncio.wait({self._task}, timeout=_CANCELED_WITHIN_S)
+            await end(self._task)
             with contextlib.suppress(Unavailable, RedisError):
                 await self.exchange()
         for bucket in self._buckets.values():

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cyclopts
 import uvloop
@@ -237,6 +237,20 @@ def new_share(file: Path) -> None:
     print(f"a share is in {file}; keep a copy where only its custodian can reach it")
 
 
+@vault.command(name="new-hsm-key")
+def new_hsm_key() -> None:
+    """Make a key-encryption key in the hardware module of settings.toml, which it never leaves."""
+    from gateway.kernel.vault.hsm import make_key
+    from gateway.kernel.vault.providers import hsm_address
+
+    try:
+        address = hsm_address(_settings().vault)
+        make_key(address)
+    except keys_module.KeysError as error:
+        raise _fail(error) from None
+    print(f"the token {address.token} has a key {address.key}")
+
+
 @vault.command(name="status")
 def vault_status() -> None:
     """Say which data keys there are, and how many values are sealed by each."""
@@ -253,11 +267,15 @@ def vault_rotate() -> None:
     was stopped, and it goes on.
     """
     from gateway.custody import command
+    from gateway.kernel.vault.providers import open_provider
 
     settings = _vault_settings()
-    shares = [Path(one) for one in settings.vault.kek_shares]
     try:
-        command.rotate(settings.database.url, shares, feed_age_s_max=settings.core.feed_age_s_max)
+        command.rotate(
+            settings.database.url,
+            open_provider(settings.vault),
+            feed_age_s_max=settings.core.feed_age_s_max,
+        )
     except keys_module.KeysError as error:
         raise _fail(error) from None
 
@@ -266,16 +284,23 @@ def vault_rotate() -> None:
 def vault_rewrap(
     *,
     new_share: Annotated[
-        list[Path], cyclopts.Parameter(help="The new key's shares; give it once a share.")
-    ],
+        list[Path] | None, cyclopts.Parameter(help="The new key's shares; give it once a share.")
+    ] = None,
+    to: Annotated[
+        Literal["shares", "pkcs11"] | None,
+        cyclopts.Parameter(help="Move to what settings.toml names beside the one in use."),
+    ] = None,
 ) -> None:
-    """Wrap the data keys by another key-encryption key; then start the workers with its shares."""
+    """Wrap the data keys by another key-encryption key; then start the workers with it."""
     from gateway.custody import command
+    from gateway.kernel.vault.providers import from_files, open_provider
 
     settings = _vault_settings()
-    shares = [Path(one) for one in settings.vault.kek_shares]
+    if (to is None) == (new_share is None):
+        raise _fail(settings_module.SettingsError("name the new key: --new-share, or --to"))
     try:
-        command.rewrap(settings.database.url, shares, new_share)
+        successor = from_files(new_share) if new_share else open_provider(settings.vault, kek=to)
+        command.rewrap(settings.database.url, open_provider(settings.vault), successor)
     except keys_module.KeysError as error:
         raise _fail(error) from None
 

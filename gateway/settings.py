@@ -183,6 +183,11 @@ class Refunds(_Section, frozen=True):
 
 class Vault(_Section, frozen=True):
     kek_shares: list[str]
+    kek: Literal["shares", "pkcs11"]
+    pkcs11_module: str
+    pkcs11_token: str
+    pkcs11_key: str
+    pkcs11_pin_file: str
 
 
 class Audit(_Section, frozen=True):

@@ -2,7 +2,6 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 
@@ -17,7 +16,7 @@ from gateway.kernel.redis import BoundedRedis, open_redis
 from gateway.kernel.secrets import Keys, KeysError
 from gateway.kernel.vault import Vault
 from gateway.kernel.vault.keyring import Keyring
-from gateway.kernel.vault.providers import ShareProvider, from_files
+from gateway.kernel.vault.providers import Provider, open_provider
 from gateway.quotas.limits import Limits
 from gateway.rules.feed import RulesFeed, load_newest
 from gateway.rules.seeds import ensure_first
@@ -61,9 +60,9 @@ def make_core(settings: Settings, keys: Keys, rules: RuleSet, generation: int) -
     )
 
 
-def _provider(settings: Settings) -> ShareProvider:
+def _provider(settings: Settings) -> Provider:
     try:
-        return from_files([Path(one) for one in settings.vault.kek_shares])
+        return open_provider(settings.vault)
     except KeysError as error:
         raise SettingsError(str(error)) from None
 

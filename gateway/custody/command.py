@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 
 from gateway.custody import rotation
 from gateway.kernel.progress import Counter
-from gateway.kernel.vault.providers import from_files
+from gateway.kernel.vault.providers import Provider
 
 Result = TypeVar("Result")
 
@@ -28,9 +27,8 @@ def _connected(database_url: str, act: Callable[[Any], Awaitable[Result]]) -> Re
     return asyncio.run(run())
 
 
-def rotate(database_url: str, shares: list[Path], *, feed_age_s_max: float) -> None:
+def rotate(database_url: str, provider: Provider, *, feed_age_s_max: float) -> None:
     """Seal everything by a new data key, with progress."""
-    provider = from_files(shares)
     with Counter("values", sys.stderr) as counter:
 
         async def act(connection: Any) -> int:
@@ -46,15 +44,14 @@ def rotate(database_url: str, shares: list[Path], *, feed_age_s_max: float) -> N
     print(f"{count} values are sealed anew")
 
 
-def rewrap(database_url: str, shares: list[Path], new_shares: list[Path]) -> None:
+def rewrap(database_url: str, provider: Provider, successor: Provider) -> None:
     """Wrap every data key by another key-encryption key."""
-    provider, successor = from_files(shares), from_files(new_shares)
 
     async def act(connection: Any) -> int:
         return await rotation.rewrap(connection, provider, successor)
 
     count = _connected(database_url, act)
-    print(f"{count} data keys are wrapped by {successor.kek}; start the workers with its shares")
+    print(f"{count} data keys are wrapped by {successor.kek}; start the workers with it")
 
 
 def status(database_url: str) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import asyncpg
@@ -22,7 +21,7 @@ from gateway.kernel import audit
 from gateway.kernel.clock import system_clock
 from gateway.kernel.passwords import hash_secret
 from gateway.kernel.vault.keyring import Keyring
-from gateway.kernel.vault.providers import from_files
+from gateway.kernel.vault.providers import open_provider
 from gateway.settings import Settings
 
 Kind = Literal["server", "app"]
@@ -241,7 +240,7 @@ def list_keys(settings: Settings) -> list[ShownKey]:
 
 
 async def _with_keys(settings: Settings, act: Callable[[SigningKeys], Awaitable[Result]]) -> Result:
-    provider = from_files([Path(one) for one in settings.vault.kek_shares])
+    provider = open_provider(settings.vault)
     async with asyncpg.create_pool(settings.database.url, min_size=1, max_size=1) as pool:
         vault = await Keyring(provider).load(pool)
         keys = SigningKeys(pool=pool, vault=vault, core=None, clock=system_clock)

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 
@@ -12,7 +11,7 @@ from gateway.kernel.clock import system_clock
 from gateway.kernel.ids import new_id
 from gateway.kernel.passwords import hash_secret
 from gateway.kernel.vault.keyring import Keyring
-from gateway.kernel.vault.providers import from_files
+from gateway.kernel.vault.providers import open_provider
 from gateway.operators import codes, store
 from gateway.operators.model import PASSWORD_LENGTH_MIN
 from gateway.operators.roles import read_roles
@@ -58,7 +57,7 @@ def run(
 async def _add(
     settings: Settings, login: str, name: str, roles: list[str], password: str, actor: str
 ) -> Added:
-    provider = from_files([Path(one) for one in settings.vault.kek_shares])
+    provider = open_provider(settings.vault)
     pool = await asyncpg.create_pool(settings.database.url, min_size=1, max_size=1)
     try:
         vault = await Keyring(provider).load(pool)

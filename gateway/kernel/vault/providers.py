@@ -1,7 +1,8 @@
 """Who holds the key-encryption key, and wraps data keys with it.
 
-A provider never gives the key away: it wraps and unwraps. The one here makes it from the shares of
-at least two custodians, files that no one of them needs to be able to read both of.
+A provider never gives the key away: it wraps and unwraps. One makes it from the shares of at least
+two custodians, files that no one of them needs to be able to read both of; the other has it in a
+hardware module (`hsm`).
 """
 
 import base64
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.kernel.secrets import KeysError
+from gateway.kernel.vault.hsm import HsmAddress, open_hsm
+from gateway.settings import Vault
 
 SHARES_MIN = 2
 _SHARE_BYTES = 32
@@ -90,6 +93,32 @@ def from_files(paths: Sequence[Path]) -> ShareProvider:
         KeysError: names the file, and what to do; shows no share.
     """
     return ShareProvider([_read(path) for path in paths])
+
+
+def open_provider(settings: Vault, *, kek: str | None = None) -> Provider:
+    """Return the provider that the settings name.
+
+    Args:
+        kek: `shares` or `pkcs11`, in place of the one that is in use.
+
+    Raises:
+        KeysError: it cannot be had; says what to do.
+    """
+    if (kek or settings.kek) == "pkcs11":
+        return open_hsm(hsm_address(settings))
+    return from_files([Path(one) for one in settings.kek_shares])
+
+
+def hsm_address(settings: Vault) -> HsmAddress:
+    """Return where the settings say that a hardware module's key is. Raises KeysError."""
+    if not (settings.pkcs11_module and settings.pkcs11_pin_file):
+        raise KeysError("set vault.pkcs11_module and vault.pkcs11_pin_file in settings.toml")
+    return HsmAddress(
+        module=Path(settings.pkcs11_module),
+        token=settings.pkcs11_token,
+        key=settings.pkcs11_key,
+        pin_file=Path(settings.pkcs11_pin_file),
+    )
 
 
 def _read(path: Path) -> bytes:

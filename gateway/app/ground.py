@@ -12,7 +12,7 @@ from gateway.kernel.db import pool as pools
 from gateway.kernel.http.admission import patience_of
 from gateway.kernel.http.cursors import Cursors
 from gateway.kernel.metrics import Metrics
-from gateway.kernel.redis import BoundedRedis, open_redis
+from gateway.kernel.redis import BoundedRedis, meet, open_redis
 from gateway.kernel.secrets import Keys, KeysError
 from gateway.kernel.vault import Vault
 from gateway.kernel.vault.keyring import Keyring
@@ -86,6 +86,7 @@ async def open_ground(settings: Settings, keys: Keys, stack: AsyncExitStack) -> 
     await pools.check_durable(pool)
     client = open_redis(settings.redis.url, timeout_s=settings.redis.timeout_s)
     stack.push_async_callback(client.aclose)
+    await meet(client)
     await ensure_first(pool, settings.rules, system_clock)
     first = await load_newest(pool)
     core = make_core(settings, keys, first.rules, first.seq)

@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.identity.revocation import Entry, RevocationFeed
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.metrics import Metrics
-from gateway.kernel.redis import AWAY, BoundedRedis, end
+from gateway.kernel.redis import AWAY, BoundedRedis, end, open_ear
 
 log = structlog.get_logger("identity")
 
@@ -45,12 +42,7 @@ class RevocationStream:
         self._redis = redis
         self._feed = feed
         self._metrics = metrics
-        self._ear = Redis.from_url(
-            url,
-            socket_timeout=_BLOCK_MS / 1_000 + 1.0,
-            socket_connect_timeout=1.0,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._ear = open_ear(url, timeout_s=_BLOCK_MS / 1_000 + 1.0, connect_timeout_s=1.0)
         self._after: bytes = _FROM_NOW
         self._heard_seq: int | None = None
         self._task: asyncio.Task[None] | None = None

@@ -6,12 +6,14 @@ go on without. It never retries: the caller knows whether that is worth its time
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 import redis.asyncio
 import redis.exceptions
 import structlog
 from redis.asyncio.client import Pipeline
+from redis.asyncio.cluster import ClusterPipeline, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -25,9 +27,15 @@ FAILURES_MAX = 3
 OPEN_S = 0.5
 """How long it is left alone; then one call tries it, and the others go on being refused."""
 
+_CLUSTER, _CLUSTER_TLS = "redis+cluster://", "rediss+cluster://"
+_MEET_WITHIN_S = 5.0
+
 AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
+    # Of a cluster: a node is gone, or nobody knows which has a slot.
+    redis.exceptions.ClusterError,
+    redis.exceptions.RedisClusterException,
     OSError,
     # The event loop's own word for a connection that was closed under what was being written.
     RuntimeError,
@@ -139,20 +147,88 @@ class BoundedPipeline(Pipeline):
         return await self.breaker.run(lambda: carry_out(raise_on_error))
 
 
+class BoundedCluster(RedisCluster):
+    """A cluster's client whose every command and pipeline passes a breaker, as `BoundedRedis`."""
+
+    breaker: Breaker
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Carry out one command. Raises Unavailable."""
+        command: Callable[..., Awaitable[Any]] = super().execute_command
+        return await self.breaker.run(lambda: command(*args, **options))
+
+    def pipeline(
+        self, transaction: bool | None = True, shard_hint: str | None = None
+    ) -> "BoundedClusterPipeline":
+        """Return a pipeline that passes the breaker as one call; one of a transaction is of one
+        slot."""
+        made = BoundedClusterPipeline(self, transaction)  # type: ignore[abstract]  # theirs is too
+        made.breaker = self.breaker
+        return made
+
+
+class BoundedClusterPipeline(ClusterPipeline):
+    """Several commands, one round trip to each node that they are for."""
+
+    breaker: Breaker
+
+    async def execute(
+        self, raise_on_error: bool = True, allow_redirections: bool = True
+    ) -> list[Any]:
+        """Carry out what was gathered. Raises Unavailable."""
+        carry_out = super().execute
+        return await self.breaker.run(lambda: carry_out(raise_on_error, allow_redirections))
+
+
 def open_redis(url: str, *, timeout_s: float) -> BoundedRedis:
     """Return a client; it connects when it is first used.
 
     Args:
+        url: `redis://`, or `redis+cluster://` of any node of a cluster (`rediss...` over TLS).
         timeout_s: of a whole call.
     """
-    pool = redis.asyncio.ConnectionPool.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    breaker = Breaker(timeout_s=timeout_s)
+    if _is_cluster(url):
+        cluster = BoundedCluster.from_url(_plain(url), **_bounds(timeout_s))
+        assert isinstance(cluster, BoundedCluster), "it is made by its own class"
+        cluster.breaker = breaker
+        # It has the same commands; what is asked of it together is of one slot by its keys' tags.
+        return cast(BoundedRedis, cluster)
+    pool = redis.asyncio.ConnectionPool.from_url(url, **_bounds(timeout_s))
     client = BoundedRedis(connection_pool=pool)
     # Closing the client closes its connections.
     client.auto_close_connection_pool = True
-    client.breaker = Breaker(timeout_s=timeout_s)
+    client.breaker = breaker
     return client
+
+
+def open_ear(url: str, *, timeout_s: float, connect_timeout_s: float) -> redis.asyncio.Redis:
+    """Return a client for calls that wait long for something to come: no breaker bounds them."""
+    bounds = _bounds(timeout_s) | {"socket_connect_timeout": connect_timeout_s}
+    if _is_cluster(url):
+        return cast(redis.asyncio.Redis, RedisCluster.from_url(_plain(url), **bounds))
+    return redis.asyncio.Redis.from_url(url, **bounds)
+
+
+async def meet(client: BoundedRedis) -> None:
+    """Learn which node of a cluster has what, before calls are short; nothing, when it is away."""
+    if isinstance(client, RedisCluster):
+        with suppress(*AWAY, TimeoutError):
+            async with asyncio.timeout(_MEET_WITHIN_S):
+                await client.initialize()
+
+
+def _bounds(timeout_s: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def _is_cluster(url: str) -> bool:
+    return url.startswith((_CLUSTER, _CLUSTER_TLS))
+
+
+def _plain(url: str) -> str:
+    return url.replace("+cluster://", "://", 1)

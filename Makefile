@@ -79,9 +79,17 @@ fuzz: ## Look for bytes that the core reads wrongly, three minutes a target (nee
 			tests/corpus/$$target -- -max_total_time=180 -max_len=4096 || exit 1; \
 	done
 
+# ROW="visa-64 token" names rows, or what they begin with; without it all are run, and
+# docs/performance.md is written.
+ROW ?=
+
 .PHONY: bench
-bench: build ## Measure throughput and latency, with the conditions of the run
-	$(VENV)/oqim bench $(ARGS)
+bench: build ## Measure against peers in one run; ROW=visa-64 or ROW=visa for some rows
+	$(VENV)/oqim bench $(ROW) $(ARGS)
+
+.PHONY: profile
+profile: build ## Draw where the gateway's time goes under load: dist/profile.svg
+	$(VENV)/oqim profile $(ARGS)
 
 .PHONY: wheel
 wheel: build ## Build the wheel into dist/, and run the tests against it, installed elsewhere

@@ -416,40 +416,56 @@ def reconcile(
 
 @app.command
 def bench(
+    rows: Annotated[
+        list[str] | None, cyclopts.Parameter(help="Rows, or what their names begin with.")
+    ] = None,
+    /,
     *,
     quick: Annotated[
         bool, cyclopts.Parameter(help="Two short pairs a row instead of five.")
     ] = False,
-    scheme: Annotated[
-        list[str] | None, cyclopts.Parameter(help="Only this scheme; may be given again.")
-    ] = None,
-    clients: Annotated[
-        list[int] | None, cyclopts.Parameter(help="Only this many clients; may be given again.")
-    ] = None,
     workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
     core: Annotated[
-        bool, cyclopts.Parameter(help="Only what one decision costs; needs no service.")
+        bool, cyclopts.Parameter(help="Only what needs no service: decisions, tokens, messages.")
+    ] = False,
+    write: Annotated[
+        bool, cyclopts.Parameter(help="Write docs/performance.md though not all rows were run.")
     ] = False,
     sandbox_file: Annotated[
         Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
     ] = None,
 ) -> None:
-    """Measure one decision, and durable payments a second against a bare aiohttp handler."""
+    """Measure durable payments, decisions and messages, each against a peer in the same run.
+
+    All rows take about thirteen minutes, and are then written to docs/performance.md.
+    """
     from gateway.sandbox import bench as benchmark
-    from gateway.sandbox import bench_core
+    from gateway.sandbox.bench_rows import LAWS, MICRO_ROWS
 
-    bench_core.run(rounds=2 if quick else 5)
-    if core:
-        return
-
+    chosen = [*(rows or ()), *((*MICRO_ROWS, *LAWS) if core else ())]
     plan = benchmark.QUICK if quick else benchmark.Plan()
-    plan = replace(
-        plan,
-        schemes=tuple(scheme) if scheme else plan.schemes,
-        clients=tuple(clients) if clients else plan.clients,
-        workers=workers,
+    status = benchmark.run(
+        chosen,
+        replace(plan, workers=workers),
+        sandbox_file=sandbox_file,
+        is_written=write or not (chosen or quick),
     )
-    raise SystemExit(benchmark.run(plan, sandbox_file=sandbox_file))
+    raise SystemExit(status)
+
+
+@app.command
+def profile(
+    *,
+    seconds: Annotated[int, cyclopts.Parameter(help="How long each of two looks takes.")] = 20,
+    scheme: Annotated[str, cyclopts.Parameter(help="Over which the load pays.")] = "visa",
+    clients: Annotated[int, cyclopts.Parameter(help="How many pay at once.")] = 64,
+    out: Annotated[Path, cyclopts.Parameter(help="The flame graph.")] = Path("dist/profile.svg"),
+) -> None:
+    """Draw where the gateway's time goes under load, and list the functions it goes to."""
+    from gateway.sandbox import bench_profile
+
+    order = bench_profile.Order(seconds=seconds, scheme=scheme, clients=clients, out=out)
+    raise SystemExit(bench_profile.run(order))
 
 
 def main() -> None:

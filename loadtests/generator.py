@@ -233,9 +233,10 @@ async def run_order(seeded: Seeded, order: dict[str, Any]) -> dict[str, Any]:
     async with asyncio.timeout(order["seconds"] + FINISH_WITHIN_S):
         await run.done
     cpu_s = time.process_time() - cpu_before
+    until_last_s = time.perf_counter() - started
     if order.get("ids_file"):
         _append(Path(order["ids_file"]), run.ids)
-    return _told(run, cpu_s)
+    return _told(run, cpu_s) | {"until_last_s": until_last_s}
 
 
 def _append(path: Path, payment_ids: list[bytes]) -> None:

@@ -24,12 +24,50 @@ TOTALS = "SELECT currency FROM postings GROUP BY currency HAVING sum(amount_mino
 TOLD = 'CREATE TEMPORARY TABLE told (id text COLLATE "C") ON COMMIT DROP'
 MISSING = """
 SELECT count(*) FROM (SELECT DISTINCT id FROM told) AS told
-LEFT JOIN payments USING (id) WHERE payments.id IS NULL
+LEFT JOIN {payments} AS payments USING (id) WHERE payments.id IS NULL
 """
 OURS = """
 SELECT count(*) AS payments, coalesce(sum(total_debit - amount_refunded), 0)::bigint AS amount
 FROM payments WHERE operation = 'purchase' AND scheme = $1 AND status = 'succeeded'
 """
+# The usual gateway's own books (loadtests/peers/), when it ran on this server.
+USUAL_IS_THERE = "SELECT to_regclass('usual.payments') IS NOT NULL"
+USUAL = """
+SELECT count(*) AS payments, coalesce(sum(total_debit), 0)::bigint AS amount
+FROM usual.payments WHERE scheme = $1 AND status = 'succeeded'
+"""
+USUAL_WRONG = (
+    ("SELECT count(*) FROM usual.payments WHERE status = 'processing'", "payments are still open"),
+    (
+        """
+        SELECT count(*) FROM (SELECT FROM usual.postings GROUP BY entry_id, currency
+        HAVING sum(amount_minor) <> 0) AS unbalanced
+        """,
+        "journal entries do not sum to zero",
+    ),
+    (
+        """
+        SELECT count(*) FROM usual.payments WHERE status = 'succeeded'
+        AND NOT EXISTS (SELECT FROM usual.postings WHERE entry_id = payments.id)
+        """,
+        "payments succeeded without postings",
+    ),
+    (
+        """
+        SELECT count(*) FROM (SELECT payment_id FROM usual.idempotency_keys GROUP BY payment_id
+        HAVING count(*) > 1) AS shared
+        """,
+        "payments have more than one key",
+    ),
+    (
+        """
+        SELECT count(*) FROM (SELECT FROM usual.payments WHERE status <> 'failed'
+        GROUP BY source_card_id, (created_at AT TIME ZONE 'Asia/Tashkent')::date
+        HAVING sum(amount_minor) > 5000000000000) AS over
+        """,
+        "cards are over the limit of a day",
+    ),
+)
 UNPOSTED = """
 SELECT count(*) FROM payments WHERE status = 'succeeded'
 AND NOT EXISTS (SELECT FROM postings WHERE entry_id = payments.id)
@@ -66,12 +104,33 @@ async def broken(
     if count := await _missing(connection, ids_file):
         found.append(f"{count} payments were answered and are not in the database")
     ours = await connection.fetchrow(OURS, scheme)
+    payments, amount = ours["payments"], ours["amount"]
+    if await connection.fetchval(USUAL_IS_THERE):
+        # Its payments are in the processor's ledger as well.
+        usual = await connection.fetchrow(USUAL, scheme)
+        payments, amount = payments + usual["payments"], amount + usual["amount"]
     theirs = await _theirs(http, simulator)
-    if (ours["payments"], ours["amount"]) != theirs:
+    if (payments, amount) != theirs:
         found.append(
             f"{scheme} holds {theirs[0]} purchases of {theirs[1]} in all, "
-            f"we hold {ours['payments']} of {ours['amount']}"
+            f"we hold {payments} of {amount}"
         )
+    return found
+
+
+async def usual_broken(connection: Any, ids_file: Path) -> list[str]:
+    """Return what of the usual gateway's books does not hold; the processor's are `broken`'s.
+
+    Args:
+        ids_file: every payment that an answer of it named, one a line.
+    """
+    found = [
+        f"the usual way: {count} {what}"
+        for statement, what in USUAL_WRONG
+        if (count := await connection.fetchval(statement))
+    ]
+    if count := await _missing(connection, ids_file, "usual.payments"):
+        found.append(f"the usual way: {count} payments were answered and are nowhere")
     return found
 
 
@@ -85,12 +144,12 @@ async def _until_settled(connection: Any) -> int:
         await asyncio.sleep(POLL_S)
 
 
-async def _missing(connection: Any, ids_file: Path) -> int:
+async def _missing(connection: Any, ids_file: Path, payments: str = "payments") -> int:
     async with connection.transaction():
         await connection.execute(TOLD)
         # One column of ids is valid COPY text as it is.
         await connection.copy_to_table("told", source=ids_file)
-        count: int = await connection.fetchval(MISSING)
+        count: int = await connection.fetchval(MISSING.format(payments=payments))
         return count
 
 

@@ -1,34 +1,39 @@
-"""`oqim bench --core`: what one decision costs, against the same decision in plain Python.
+"""The small rows: what one decision, one token and one ISO 8583 message cost, against a peer.
 
-No service and no network: the core, the second implementation of the rules and PyJWT, in turns in
-one process, so that what the machine does meanwhile falls on all. What is told are microseconds of
-this run and, what counts, ratios of neighbours.
+No service and no network: the core, the second implementation of the rules, PyJWT and pyiso8583, in
+turns in one process, so that what the machine does meanwhile falls on all. What is told are
+microseconds of this run and, what counts, ratios of neighbours.
 """
 
 import base64
 import gc
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import median
 from typing import Any
 
+import iso8583
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import settings as settings_module
-from gateway.core import Admission, Core, RuleSet, read_rules
+from gateway.core import Admission, Claims, Core, Iso8583, RuleSet, read_rules
 from gateway.oracle.history import History
 from gateway.oracle.lines import read_line
+from gateway.sandbox.bench_iso8583 import FIELDS, MTI, SPEC
+from gateway.sandbox.bench_rows import Ratio
 from gateway.sandbox.progress import Progress
 
 NOW_MS = 1_795_237_200_000
 CARD, OWNER, MERCHANT = "card_1", "usr_1", "mer_1"
-POLICIES_THAT_CANNOT_MATCH = (10, 1_000, 100_000)
 # The oracle looks at every rule: more of them would measure patience.
-ORACLE_POLICIES = 10
-TOKENS_COLD = 2_000
+POLICIES_THAT_CANNOT_MATCH = 10
+# As many as are looked at in a round, of which the cache keeps a tenth: each is seen as if first.
+TOKENS_COLD = 1_000
+TOKENS_KEPT = 100
 
 _SUBJECTS = ("card", "user", "merchant", "device", "platform", "issuer_bin", "scheme", "card")
 _WINDOWS: tuple[dict[str, Any], ...] = (
@@ -51,13 +56,12 @@ class Timing:
         microseconds: of one call, one figure a round.
     """
 
-    name: str
     microseconds: list[float]
 
-    def ratio_to(self, other: "Timing") -> float:
-        """Return how many times this one's time another's is; the median over the rounds."""
+    def ratios_to(self, other: "Timing") -> list[float]:
+        """Return how many times this one's time another's is, one a round."""
         pairs = zip(self.microseconds, other.microseconds, strict=True)
-        return median(theirs / ours for ours, theirs in pairs)
+        return [theirs / ours for ours, theirs in pairs]
 
 
 def rules(cannot_match: int) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Subject:
             quote_key=bytes(32),
             quote_ttl_ms=1,
             feed_age_ms_max=5_000,
-            token_cache_size_max=100,
+            token_cache_size_max=TOKENS_KEPT,
             card_cache_size_max=100,
             subject_cache_size_max=100,
         )
@@ -182,7 +186,7 @@ class Oracle:
     """The same purchase by the second implementation."""
 
     def __init__(self) -> None:
-        self._history = History(rules(ORACLE_POLICIES))
+        self._history = History(rules(POLICIES_THAT_CANNOT_MATCH))
         self._number = 0
 
     def decide(self) -> None:
@@ -212,92 +216,129 @@ class Oracle:
         self._history.feed(read_line(json.dumps(end).encode()))
 
 
+Call = Callable[[], object]
+
+
 def timed(
-    named: Iterable[tuple[str, Callable[[], None], int]], *, rounds: int, progress: Progress
+    calls: Sequence[tuple[Call, int]], *, rounds: int, title: str, progress: Progress
 ) -> list[Timing]:
-    """Time calls in turns.
+    """Time calls in turns, after a round that warms up.
 
     Args:
-        named: a name, what is called, and how often a round.
+        calls: what is called, and how often a round.
+
+    Returns:
+        list[n] of Timing, same order.
     """
-    timings = [(Timing(name, []), call, count) for name, call, count in named]
+    timings = [Timing([]) for _ in calls]
     gc.collect()
-    with progress.step("Timing decisions") as step:
+    with progress.step(title) as step:
         for number in range(rounds + 1):
             step.note(f"round {number} of {rounds}" if number else "warming up")
-            for timing, call, count in timings:
+            for timing, (call, count) in zip(timings, calls, strict=True):
                 started = time.perf_counter_ns()
                 for _ in range(count):
                     call()
                 elapsed_us = (time.perf_counter_ns() - started) / 1000 / count
                 if number:
                     timing.microseconds.append(elapsed_us)
-    return [timing for timing, _, _ in timings]
+    return timings
 
 
-def measure(*, rounds: int, progress: Progress) -> list[str]:
-    """Return a Markdown table of what decisions cost."""
+def _ratio(row: str, what: str, against: str, ours: Timing, theirs: Timing, **more: Any) -> Ratio:
+    ratios = ours.ratios_to(theirs)
+    return Ratio(
+        row=row,
+        what=what,
+        against=against,
+        ours_us=median(ours.microseconds),
+        theirs_us=median(theirs.microseconds),
+        ratio=median(ratios),
+        least=min(ratios),
+        greatest=max(ratios),
+        **more,
+    )
+
+
+def admit(*, rounds: int, progress: Progress) -> list[Ratio]:
+    """Compare one admission, forgotten again, with the same decision in plain Python.
+
+    The oracle reads a line of JSON; it verifies no token, and looks at no header.
+    """
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    subject, oracle = Subject(key, POLICIES_THAT_CANNOT_MATCH), Oracle()
     cached = token(key, 0)
-    cold = [token(key, number) for number in range(TOKENS_COLD)]
-    turn = iter(range(10**9))
-    with progress.step("Reading 100,000 policies and plans"):
-        subjects = {count: Subject(key, count) for count in POLICIES_THAT_CANNOT_MATCH}
-    oracle = Oracle()
-    few = subjects[POLICIES_THAT_CANNOT_MATCH[0]]
-    public = key.public_key()
+    calls: list[tuple[Call, int]] = [(lambda: subject.admit(cached), 5_000), (oracle.decide, 200)]
+    ours, theirs = timed(calls, rounds=rounds, title="admit", progress=progress)
+    what = f"`core.admit`: token cached, 8 policies, 12 tiers, {len(subject.body)} bytes"
+    against = "the test oracle, plain Python"
+    return [_ratio("admit", what, against, ours, theirs, goal=50.0, limit_us=10.0)]
 
-    def peer() -> None:
+
+def tokens(*, rounds: int, progress: Progress) -> list[Ratio]:
+    """Compare the verification of a token, remembered and seen first, with PyJWT's."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    core, public = Subject(key, 0).core, key.public_key()
+    remembered = ((b"Authorization", b"Bearer " + token(key, 0)),)
+    cold = [token(key, number) for number in range(TOKENS_COLD)]
+    ours_next, theirs_next = cycle(cold), cycle(cold)
+
+    def cached() -> None:
+        core.authorize(remembered, "payments:write", NOW_MS)
+
+    def first_seen() -> None:
+        core.inspect(next(ours_next), NOW_MS)
+
+    def pyjwt() -> None:
         jwt.decode(
-            cached,
+            next(theirs_next),
             public,
             algorithms=["EdDSA"],
             audience="oqim-api",
+            issuer="https://oqim.local",
+            # Its clock cannot be given.
             options={"verify_exp": False, "verify_iat": False},
         )
 
-    headers = ((b"Authorization", b"Bearer " + cached),)
-    named: list[tuple[str, Callable[[], None], int]] = [
-        (
-            f"core.admit, {count:,} policies and plans that cannot match",
-            lambda subject=subject: subject.admit(cached),  # type: ignore[misc]  # bound now
-            5_000,
-        )
-        for count, subject in subjects.items()
+    assert isinstance(core.authorize(remembered, "payments:write", NOW_MS), Claims)
+    assert isinstance(core.inspect(cold[0], NOW_MS), Claims)
+    calls: list[tuple[Call, int]] = [
+        (cached, 20_000),
+        (first_seen, TOKENS_COLD),
+        (pyjwt, TOKENS_COLD),
     ]
-    named += [
-        ("core.admit, token never seen", lambda: few.admit(cold[next(turn) % TOKENS_COLD]), 1_000),
-        ("the oracle, same decision", oracle.decide, 200),
-        ("core.authorize, token cached", lambda: _authorize(few.core, headers), 5_000),
-        ("PyJWT decode, EdDSA", peer, 1_000),
-    ]
-    base, some, many, unseen, plain, verified, pyjwt = timed(
-        named, rounds=rounds, progress=progress
-    )
+    hot, unseen, theirs = timed(calls, rounds=rounds, title="token", progress=progress)
+    what, against = "verify an EdDSA token", "PyJWT decode"
     return [
-        "| decision | us | against | ratio |",
-        "|---|---|---|---|",
-        *(
-            f"| {one.name} | {median(one.microseconds):.1f} | {against} | {ratio} |"
-            for one, against, ratio in (
-                (base, "the oracle", f"{base.ratio_to(plain):.0f}x faster"),
-                (some, "10", f"{1 / some.ratio_to(base):.2f}x"),
-                (many, "10", f"{1 / many.ratio_to(base):.2f}x"),
-                (unseen, "PyJWT alone", f"{unseen.ratio_to(pyjwt):.1f}x faster"),
-                (plain, "", ""),
-                (verified, "PyJWT", f"{verified.ratio_to(pyjwt):.0f}x faster"),
-                (pyjwt, "", ""),
-            )
-        ),
+        _ratio("token", f"{what}, remembered", against, hot, theirs, goal=100.0),
+        _ratio("token", f"{what}, never seen", against, unseen, theirs, goal=2.0),
     ]
 
 
-def _authorize(core: Core, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    core.authorize(headers, "payments:write", NOW_MS)
+def messages(*, rounds: int, progress: Progress) -> list[Ratio]:
+    """Compare unpacking and packing of one authorization request with pyiso8583's."""
+    codec = Iso8583("visa-binary")
+    packed = codec.pack(MTI, FIELDS)
+    decoded, _ = iso8583.decode(packed, SPEC)
+    assert bytes(iso8583.encode(decoded, SPEC)[0]) == packed, "the peers write different bytes"
+    assert codec.unpack(packed) == (MTI, FIELDS)
+
+    def ours() -> None:
+        mti, fields = codec.unpack(packed)
+        codec.pack(mti, fields)
+
+    def theirs() -> None:
+        doc, _ = iso8583.decode(packed, SPEC)
+        iso8583.encode(doc, SPEC)
+
+    calls: list[tuple[Call, int]] = [(ours, 20_000), (theirs, 1_000)]
+    one, other = timed(calls, rounds=rounds, title="iso8583", progress=progress)
+    what = f"ISO 8583 unpack and pack, {MTI} of {len(FIELDS)} fields"
+    return [_ratio("iso8583", what, "pyiso8583", one, other, goal=20.0)]
 
 
-def run(*, rounds: int) -> int:
-    """Measure, and print the table. Returns the exit code."""
-    for line in measure(rounds=rounds, progress=Progress()):
-        print(line)
-    return 0
+MICRO: dict[str, Callable[..., list[Ratio]]] = {
+    "iso8583": messages,
+    "token": tokens,
+    "admit": admit,
+}

@@ -48,6 +48,20 @@ class Reading:
     entries: float | None
 
 
+def worker_pids(data_dir: Path) -> list[int]:
+    """Return the gateway processes of a sandbox."""
+    return [record["pid"] for record in _records(data_dir) if _is_worker(record)]
+
+
+def _records(data_dir: Path) -> list[dict[str, Any]]:
+    """Return what a sandbox wrote of the processes it runs."""
+    return [json.loads(path.read_text()) for path in sorted((data_dir / "run").glob("*.json"))]
+
+
+def _is_worker(record: Mapping[str, Any]) -> bool:
+    return str(record["name"]).startswith("worker-")
+
+
 class Meters:
     """Reads the counters of one sandbox.
 
@@ -67,13 +81,16 @@ class Meters:
         others: Mapping[str, int],
     ) -> None:
         self._groups: dict[str, list[int]] = {name: [pid] for name, pid in others.items()}
-        for path in sorted((data_dir / "run").glob("*.json")):
-            record = json.loads(path.read_text())
-            name = "gateway" if record["name"].startswith("worker-") else record["name"]
+        for record in _records(data_dir):
+            name = "gateway" if _is_worker(record) else record["name"]
             self._groups.setdefault(name, []).append(record["pid"])
         self._base_url = base_url
         self._connection = connection
         self._http = http
+
+    def watch(self, name: str, pid: int | None) -> None:
+        """Read a process from now on under this name, or none."""
+        self._groups[name] = [] if pid is None else [pid]
 
     @property
     def workers(self) -> int:

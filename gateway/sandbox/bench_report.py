@@ -1,25 +1,26 @@
-"""A benchmark's numbers as people and programs read them: a Markdown table and lines of JSON."""
+"""A benchmark's numbers as programs read them: figures of a row, conditions, lines of JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis.asyncio
 
-if TYPE_CHECKING:
-    from gateway.sandbox.bench import Block, Plan, Row
+from gateway.sandbox.bench_rows import AGAINST, Block, Law, Measured, Ratio
 
-_PROCESSES = ("gateway", "postgres", "valkey", "simulators", "generator")
-_LIBRARIES = ("aiohttp", "uvloop", "asyncpg", "msgspec")
+PROCESSES = ("gateway", "postgres", "valkey", "simulators", "generator")
+_LIBRARIES = (
+    "aiohttp", "uvloop", "asyncpg", "redis", "hiredis", "msgspec", "pyjwt", "pyiso8583",
+)  # fmt: skip
 _POSTGRES_SETTINGS = (
     "server_version",
     "fsync",
@@ -28,23 +29,40 @@ _POSTGRES_SETTINGS = (
     "wal_compression",
     "shared_buffers",
 )
-_COLUMNS = (
-    "scheme",
-    "clients",
-    "bare aiohttp /s",
-    "payments /s",
-    "ratio (spread)",
-    "p50 / p99 ms",
-    *(f"{name} us" for name in _PROCESSES),
-    "commits",
-    "WAL bytes",
-    "batch",
-    "books",
-)
 
 
-async def conditions(connection: Any, redis_url: str, plan: Plan) -> dict[str, Any]:
-    """Return under which conditions a run was made."""
+def machine() -> dict[str, Any]:
+    """Return what a run is made on and with."""
+    return {
+        "cores": os.cpu_count(),
+        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "oqim": version("oqim"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _processor() -> str:
+    """Return the processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+async def servers(connection: Any, redis_url: str) -> dict[str, Any]:
+    """Return the servers' versions and what they were set to."""
     settings = {
         name: await connection.fetchval("SELECT current_setting($1)", name)
         for name in _POSTGRES_SETTINGS
@@ -55,14 +73,8 @@ async def conditions(connection: Any, redis_url: str, plan: Plan) -> dict[str, A
     finally:
         await client.aclose()
     return {
-        "cores": os.cpu_count(),
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "oqim": version("oqim"),
         "postgresql": settings,
         "valkey": server.get("valkey_version", server.get("redis_version")),
-        "plan": asdict(plan),
     }
 
 
@@ -75,138 +87,99 @@ def _payments(block: Block) -> float:
     return float(block.told["created"] + block.told["late"])
 
 
-def ratios(row: Row) -> list[float]:
+def ratios(measured: Measured) -> list[float]:
     """Return Oqim's rate by its neighbour's, one a pair."""
     return [
-        ours.per_second / bare.per_second
-        for bare, ours in zip(row.bare, row.oqim, strict=True)
-        if bare.per_second
+        ours.per_second / theirs.per_second
+        for theirs, ours in zip(measured.peer, measured.oqim, strict=True)
+        if theirs.per_second
     ]
 
 
-def in_short(row: Row) -> str:
+def in_short(measured: Measured) -> str:
     """Return a row in a few words."""
-    rate = median(block.per_second for block in row.oqim)
-    books = "books hold" if not row.broken else "BOOKS BROKEN"
-    return f"{rate:,.0f} payments/s, {median(ratios(row)):.3f} of bare aiohttp, {books}"
+    rate = median(block.per_second for block in measured.oqim)
+    books = "books hold" if not measured.broken else "BOOKS BROKEN"
+    against = AGAINST[measured.row.against]
+    return f"{rate:,.0f} payments/s, {median(ratios(measured)):.3f} of {against}, {books}"
 
 
-def figures(row: Row) -> dict[str, Any]:
+def _cpu_us(blocks: list[Block]) -> dict[str, float]:
+    """Return CPU microseconds of a payment by process, of those that used any."""
+    payments = _sum(blocks, _payments) or 1.0
+    names = [name for name in (*PROCESSES, "peer") if name in blocks[0].before.cpu_s]
+
+    def one(name: str) -> float:
+        spent = _sum(blocks, lambda block: block.after.cpu_s[name] - block.before.cpu_s[name])
+        return round(spent / payments * 1e6, 1)
+
+    return {name: one(name) for name in names}
+
+
+def figures(measured: Measured) -> dict[str, Any]:
     """Return everything a row says, ready for JSON.
 
     CPU is in microseconds a payment; `ratio` is the median of the pairs.
     """
-    blocks = row.oqim
+    row, blocks = measured.row, measured.oqim
+    shown: dict[str, Any] = {"row": row.name, "kind": "load"} | asdict(row)
+    if measured.skipped:
+        return shown | {"skipped": measured.skipped}
     payments = _sum(blocks, _payments) or 1.0
-    every = ratios(row)
+    every = ratios(measured)
 
-    def cpu_us(name: str) -> float:
-        return (
-            _sum(blocks, lambda block: block.after.cpu_s[name] - block.before.cpu_s[name])
-            / payments
-            * 1e6
-        )
+    def counted(read: Callable[[Any], float | None]) -> float:
+        return _sum(blocks, lambda block: (read(block.after) or 0) - (read(block.before) or 0))
 
-    batches = _sum(blocks, lambda block: (block.after.batches or 0) - (block.before.batches or 0))
-    entries = _sum(blocks, lambda block: (block.after.entries or 0) - (block.before.entries or 0))
-    return {
-        "scheme": row.scheme,
-        "clients": row.clients,
-        "bare_per_s": median(block.per_second for block in row.bare),
+    batches, entries = counted(lambda one: one.batches), counted(lambda one: one.entries)
+    writes = counted(lambda one: one.writes)
+    return shown | {
+        "peer_per_s": median(block.per_second for block in measured.peer),
         "payments_per_s": median(block.per_second for block in blocks),
         "ratio": median(every),
         "ratio_least": min(every),
         "ratio_greatest": max(every),
+        "is_met": median(every) >= row.goal,
         "p50_ms": median(block.told["p50_ms"] for block in blocks),
         "p99_ms": median(block.told["p99_ms"] for block in blocks),
-        "cpu_us": {
-            name: round(cpu_us(name), 1) for name in _PROCESSES if name in blocks[0].before.cpu_s
-        },
-        "writing_transactions_per_payment": _sum(
-            blocks, lambda block: block.after.writes - block.before.writes
-        )
-        / payments,
-        "commits_counted_per_payment": _sum(
-            blocks, lambda block: block.after.commits - block.before.commits
-        )
-        / payments,
-        "wal_bytes_per_payment": _sum(
-            blocks, lambda block: block.after.wal_bytes - block.before.wal_bytes
-        )
-        / payments,
+        "cpu_us": _cpu_us(blocks),
+        "peer_cpu_us": _cpu_us(measured.peer),
+        "writing_transactions_per_payment": writes / payments,
+        "commits_counted_per_payment": counted(lambda one: one.commits) / payments,
+        "wal_bytes_per_payment": counted(lambda one: one.wal_bytes) / payments,
         "batch_size_mean": entries / batches if batches else None,
         "payments": payments,
         "replayed": _sum(blocks, lambda block: block.told["replayed"]),
-        "broken": row.broken,
+        "broken": measured.broken,
     }
+
+
+def small_figures(one: Ratio | Law) -> dict[str, Any]:
+    """Return everything a small row or a law says, ready for JSON."""
+    kind = "law" if isinstance(one, Law) else "micro"
+    return {"kind": kind} | asdict(one) | {"is_met": one.is_met}
 
 
 class Report:
     """Rows as they come: each is on disk before the next is measured."""
 
-    def __init__(self, folder: Path, at: datetime, conditions: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, at: datetime, conditions: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"bench-{at:%Y%m%dT%H%M%SZ}.jsonl"
-        self._conditions = conditions
-        self._rows: list[dict[str, Any]] = []
-        self._write({"conditions": conditions})
+        self.path = folder / f"bench-{at:%Y%m%dT%H%M%SZ}.jsonl"
+        self.conditions = dict(conditions)
+        self.rows: list[dict[str, Any]] = []
+        self._write({"conditions": self.conditions})
 
-    def _write(self, line: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def add(self, row: Row) -> None:
+    def learn(self, conditions: Mapping[str, Any]) -> None:
+        """Keep further conditions."""
+        self.conditions |= conditions
+        self._write({"conditions": dict(conditions)})
+
+    def add(self, figures: dict[str, Any]) -> None:
         """Keep a row."""
-        shown = figures(row)
-        self._rows.append(shown)
-        self._write(shown)
-
-    def finish(self) -> str:
-        """Write the table beside the lines; returns it."""
-        text = f"{_conditions_text(self._conditions)}\n\n{_table(self._rows)}\n"
-        self._path.with_suffix(".md").write_text(text, encoding="utf-8")
-        return text
-
-
-def _conditions_text(found: dict[str, Any]) -> str:
-    postgres, plan = found["postgresql"], found["plan"]
-    libraries = ", ".join(f"{name} {number}" for name, number in found["libraries"].items())
-    return "\n".join(
-        [
-            f"Oqim {found['oqim']}, {plan['workers']} worker(s), {found['cores']} cores "
-            f"({found['machine']}), everything on this machine. "
-            f"Python {found['python']}, {libraries}.",
-            f"PostgreSQL {postgres['server_version']}: fsync={postgres['fsync']}, "
-            f"synchronous_commit={postgres['synchronous_commit']}, "
-            f"full_page_writes={postgres['full_page_writes']}; Valkey {found['valkey']}.",
-            f"{plan['pairs']} pairs of {plan['seconds']:g} s a row, interleaved, CHECKPOINT before "
-            f"each block; {plan['users']} users with three cards each, a few pay most; 1% replays; "
-            "closed loop. CPU, commits (writing transactions) and WAL (with the whole pages that "
-            "follow a CHECKPOINT) are per payment; a batch is "
-            "a flush of the journal, two of which make a payment.",
-        ]
-    )
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|" + "---|" * len(_COLUMNS),
-    ]
-    for row in rows:
-        batch = row["batch_size_mean"]
-        cells = [
-            row["scheme"],
-            row["clients"],
-            f"{row['bare_per_s']:,.0f}",
-            f"{row['payments_per_s']:,.0f}",
-            f"{row['ratio']:.3f} ({row['ratio_least']:.3f} to {row['ratio_greatest']:.3f})",
-            f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}",
-            *(f"{row['cpu_us'].get(name, 0):.0f}" for name in _PROCESSES),
-            f"{row['writing_transactions_per_payment']:.3f}",
-            f"{row['wal_bytes_per_payment']:,.0f}",
-            "-" if batch is None else f"{batch:.1f}",
-            "hold" if not row["broken"] else "**broken**",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        self.rows.append(figures)
+        self._write(figures)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +15,23 @@ import pytest
 from aiohttp import web
 
 from gateway.kernel.db import migrate
-from gateway.sandbox import bench_books, bench_report
-from gateway.sandbox.bench import Block, Row
+from gateway.sandbox import bench_books, bench_page, bench_pgbench, bench_report, bench_svg
+from gateway.sandbox.bench_core import MICRO
+from gateway.sandbox.bench_laws import LAWS as LAWS_MEASURED
 from gateway.sandbox.bench_meters import Meters, Reading
+from gateway.sandbox.bench_profile import by_function
+from gateway.sandbox.bench_rows import (
+    LAWS,
+    LOAD_ROWS,
+    MICRO_ROWS,
+    NAMES,
+    Block,
+    Law,
+    Measured,
+    select,
+)
+from gateway.sandbox.errors import SandboxError
+from gateway.sandbox.progress import SilentProgress
 from tests.services import Services, fresh_database, running_services
 
 GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
@@ -270,18 +285,25 @@ def reading(at: float) -> Reading:
     )
 
 
-def block(created: int, at: float) -> Block:
+def block(created: int, at: float, *, late: int = 0) -> Block:
     told = {
-        "created": created, "late": 0, "seconds": 1.0, "replayed": 1, "p50_ms": 5.0, "p99_ms": 9.0,
+        "created": created, "late": late, "until_last_s": 1.0, "replayed": 1, "p50_ms": 5.0,
+        "p99_ms": 9.0,
     }  # fmt: skip
     return Block(told, reading(at), reading(at + 1))
 
 
+def measured() -> Measured:
+    """Return three pairs of VISA at 64 clients."""
+    peer = [block(1000, 0), block(500, 2), block(1000, 4)]
+    return Measured(
+        LOAD_ROWS[0], peer=peer, oqim=[block(90, 1, late=10), block(100, 3), block(100, 5)]
+    )
+
+
 def test_a_row_is_the_median_of_its_pairs() -> None:
     """Each block is compared with its own neighbour, and costs are by payment."""
-    bare = [block(1000, 0), block(500, 2), block(1000, 4)]
-    oqim = [block(100, 1), block(100, 3), block(100, 5)]
-    row = Row("visa", 64, bare=bare, oqim=oqim)
+    row = measured()
     shown = bench_report.figures(row)
     assert (shown["ratio_least"], shown["ratio"], shown["ratio_greatest"]) == (0.1, 0.1, 0.2)
     assert shown["payments_per_s"] == 100
@@ -290,6 +312,134 @@ def test_a_row_is_the_median_of_its_pairs() -> None:
     assert shown["commits_counted_per_payment"] == 0.2
     assert shown["wal_bytes_per_payment"] == 2000
     assert shown["batch_size_mean"] == 20
+    assert (shown["goal"], shown["is_met"]) == (0.45, False)
     assert "books hold" in bench_report.in_short(row)
     row.broken.append("a payment was lost")
     assert "BOOKS BROKEN" in bench_report.in_short(row)
+
+
+# Rows and the page --------------------------------------------------------------------------
+
+
+def test_rows_are_named_by_what_they_begin_with() -> None:
+    assert select([]) == NAMES
+    assert select(["visa-64"]) == ("visa-64",)
+    assert select(["usual", "visa"]) == ("visa-64", "visa-256", "usual-256", "usual-tuned-256")
+    with pytest.raises(SandboxError, match="no row begins with 'mir'"):
+        select(["visa", "mir"])
+
+
+def test_every_small_row_can_be_measured() -> None:
+    assert (tuple(MICRO), tuple(LAWS_MEASURED)) == (MICRO_ROWS, LAWS)
+
+
+@pytest.mark.parametrize("name", MICRO_ROWS)
+def test_small_rows_compare_the_same_work(name: str) -> None:
+    """One round: each checks that both sides agree, and both took time."""
+    for ratio in MICRO[name](rounds=1, progress=SilentProgress()):
+        assert ratio.row == name
+        assert ratio.ours_us > 0
+        assert ratio.theirs_us > 0
+        assert ratio.least == ratio.ratio == ratio.greatest
+        shown = bench_report.small_figures(ratio)
+        assert shown["is_met"] is ratio.is_met
+
+
+def conditions() -> dict[str, Any]:
+    plan = {"workers": 1, "pairs": 5, "seconds": 5.0, "warm_up_s": 2.0, "users": 9}
+    servers = {"postgresql": {"server_version": "18", "fsync": "on"}, "valkey": "9"}
+    return bench_report.machine() | {"at": "now", "plan": plan} | servers
+
+
+def law(worst: float) -> Law:
+    return Law("law-policies", "`core.admit`", "policies", ((10, 5.0, 1.0), (99, 6.0, worst)), 1.5)
+
+
+def test_a_page_shows_goals_and_whether_they_were_met() -> None:
+    skipped = Measured(LOAD_ROWS[6], skipped="there is none")
+    rows = [
+        bench_report.figures(measured()),
+        bench_report.figures(skipped),
+        *(bench_report.small_figures(law(worst)) for worst in (1.4, 1.6)),
+    ]
+    text = bench_page.page(conditions(), rows)
+    load = next(line for line in text.splitlines() if line.startswith("| visa-64 | 64"))
+    assert "0.100 (0.100 to 0.200) | 0.45x | **no** | 5.0 / 9.0 | hold |" in load
+    assert "left out: there is none" in text
+    assert "`fsync=on`" in text
+    assert text.count("aimed at; met: yes.") == 1
+    assert text.count("aimed at; met: **no**.") == 1
+
+
+def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{bench_page.BEGIN}\nold\n{bench_page.END}\nafter\n")
+    rows = [bench_report.small_figures(law(1.4))]
+    for text in ("new\n", "newer\n"):
+        written = bench_page.write(tmp_path, text, rows)
+        marks = (bench_page.BEGIN, bench_page.END)
+        assert page.read_text() == f"before\n{marks[0]}\n{text}{marks[1]}\nafter\n"
+    assert written == [page, tmp_path / bench_page.CURVES]
+
+
+@pytest.mark.parametrize("text", ["", "{0}", "{1}{0}", "{0}{1}{0}{1}"])
+def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(text.format(bench_page.BEGIN, bench_page.END))
+    before = page.read_text()
+    with pytest.raises(SandboxError, match="once each"):
+        bench_page.write(tmp_path, "new", [])
+    assert page.read_text() == before
+
+
+def test_curves_are_an_image_with_every_point() -> None:
+    """Higher costs are higher up, and each law is named."""
+    image = ElementTree.fromstring(bench_svg.draw([law(1.5), law(3.0)]))
+    name = "{http://www.w3.org/2000/svg}"
+    dots = [float(dot.attrib["cy"]) for dot in image.iter(f"{name}circle")]
+    assert dots[0] == dots[2] > dots[1] > dots[3] > 0
+    texts = [text.text for text in image.iter(f"{name}text")]
+    assert texts.count("policies") == 2
+
+
+# Peers' tools -------------------------------------------------------------------------------
+
+REPORT = """pgbench (18.6)
+number of transactions actually processed: 13000
+number of failed transactions: 0 (0.000%)
+latency average = 18.640 ms
+initial connection time = 120.1 ms
+tps = 3250.000000 (without initial connection time)
+"""
+
+
+def test_pgbench_is_read() -> None:
+    told = bench_pgbench.read_report(REPORT)
+    assert Block(told, reading(0), reading(1)).per_second == 3250
+    with pytest.raises(SandboxError):
+        bench_pgbench.read_report(REPORT.replace("tps =", "rate ="))
+
+
+async def test_pgbench_runs_in_a_database_of_its_own(services: Services) -> None:
+    """It fills, loads and leaves nothing behind."""
+    program = bench_pgbench.program()
+    assert program is not None
+    async with bench_pgbench.filled(program, services.database_url) as pgbench:
+        told = await pgbench.load(1)
+        assert told["created"] > 0
+    connection = await asyncpg.connect(services.database_url)
+    try:
+        names = [row["datname"] for row in await connection.fetch("SELECT * FROM pg_database")]
+    finally:
+        await connection.close()
+    assert bench_pgbench.DATABASE not in names
+
+
+def test_stacks_are_counted_by_function() -> None:
+    """Lines of one function are one; what calls itself is counted once in its total."""
+    stacks = ["a (f.py:1);b (f.py:2) 3", "a (f.py:9);b (f.py:3) 1", "a (f.py:1);a (f.py:2) 4", "?"]
+    assert [tuple(one) for one in by_function(stacks)] == [
+        ("a (f.py)", 0.5, 1.0),
+        ("b (f.py)", 0.5, 0.5),
+    ]
+    assert by_function([]) == []

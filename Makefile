@@ -79,8 +79,8 @@ fuzz: ## Look for bytes that the core reads wrongly, three minutes a target (nee
 			tests/corpus/$$target -- -max_total_time=180 -max_len=4096 || exit 1; \
 	done
 
-# ROW="visa-64 token" names rows, or what they begin with; without it all are run, and
-# docs/performance.md is written.
+# ROW="visa-64 token" names rows, or what they begin with; without it all are run, in about twelve
+# minutes, and docs/performance.md and README.md are written.
 ROW ?=
 
 .PHONY: bench

@@ -429,7 +429,7 @@ def bench(
         bool, cyclopts.Parameter(help="Only what needs no service: decisions, tokens, messages.")
     ] = False,
     write: Annotated[
-        bool, cyclopts.Parameter(help="Write docs/performance.md though not all rows were run.")
+        bool, cyclopts.Parameter(help="Write the pages though not all rows were run.")
     ] = False,
     sandbox_file: Annotated[
         Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
@@ -437,7 +437,7 @@ def bench(
 ) -> None:
     """Measure durable payments, decisions and messages, each against a peer in the same run.
 
-    All rows take about thirteen minutes, and are then written to docs/performance.md.
+    All rows take about twelve minutes, and are then written to docs/performance.md and README.md.
     """
     from gateway.sandbox import bench as benchmark
     from gateway.sandbox.bench_rows import LAWS, MICRO_ROWS

@@ -1,4 +1,4 @@
-"""`oqim bench`: the comparison, all of it by one command, and its page in docs/performance.md.
+"""`oqim bench`: the comparison, all of it by one command, and its pages.
 
 Durable payments a second through the whole path against a bare handler, pgbench and the usual way
 to build a gateway; small things against their peers; two scaling laws. Everything runs here:
@@ -152,10 +152,10 @@ def _run(
     report.path.with_suffix(".md").write_text(text, encoding="utf-8")
     progress.say(f"Every figure is in {report.path}")
     if is_written and is_whole:
-        for path in bench_page.write(root / "docs", text, report.rows):
+        for path in bench_page.write(root, report.conditions, report.rows):
             progress.say(f"Written to {path}")
     elif is_written:
-        progress.error("docs/performance.md stays as it was: a run that breaks books has no speed.")
+        progress.error("No page is written: a run that breaks books has no speed.")
     return 0 if is_whole else 1
 
 
@@ -172,7 +172,7 @@ def run(
         rows: names of rows, or what they begin with; none: all.
         sandbox_file: `sandbox.json` of a running sandbox that nobody else uses meanwhile; by
             default one is started for the run.
-        is_written: into docs/performance.md as well.
+        is_written: into docs/performance.md and README.md as well.
 
     Returns:
         The exit code: 0, or 1 when an invariant was broken or nothing could be measured.
@@ -188,7 +188,8 @@ def run(
             names,
             plan,
             root=root,
-            sandbox_file=sandbox_file,
+            # Helpers run in another folder.
+            sandbox_file=sandbox_file.absolute() if sandbox_file else None,
             is_written=is_written,
             progress=progress,
         )

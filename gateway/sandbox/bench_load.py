@@ -143,7 +143,7 @@ class LoadBench:
         if is_bare:
             arguments: tuple[str | Path, ...] = (peers / "bare_aiohttp.py",)
         else:
-            arguments = (peers / "usual_gateway.py", *files)
+            arguments = ("-m", "loadtests.peers.usual_gateway", *files)
         if row.against == TUNED:
             arguments = (*arguments, "--tuned")
         async with talker(*arguments) as peer:

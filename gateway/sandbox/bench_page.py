@@ -1,6 +1,6 @@
-"""A benchmark's numbers as people read them: Markdown, and its place in docs/performance.md.
+"""A benchmark's numbers as people read them: Markdown, in docs/performance.md and README.md.
 
-Only what is between the two marks is written; everything around them is people's.
+Only what is between the two marks of a page is written; everything around them is people's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,8 @@ from gateway.sandbox.errors import SandboxError
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 CURVES = "performance-scaling.svg"
+# A payment's, at so many clients.
+COUNTED_AT, COMMITS_GOAL, WAL_BYTES_GOAL = 64, 0.2, 2_500
 
 Figures = Mapping[str, Any]
 
@@ -39,6 +41,7 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
             "transaction. A commit is a writing transaction, a batch one flush of the journal, two "
             "of which make a payment; WAL holds the whole pages that follow a CHECKPOINT.",
             _table(_COST, [cells for row in done for cells in _cost_cells(row)]),
+            _counts_text(done),
         ]
     if micro:
         parts += ["### Small things", _table(_MICRO, [_micro_cells(row) for row in micro])]
@@ -48,13 +51,45 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write(docs: Path, text: str, rows: Sequence[Figures]) -> list[Path]:
-    """Put a page between the marks, and the curves beside it; returns what was written.
+def headline(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
+    """Return a run in one table, for those who only look."""
+    found = [row for row in rows if row["kind"] != "law" and "skipped" not in row]
+    plan = conditions["plan"]
+    return (
+        f"{_table(_HEADLINE, [_headline_cells(row) for row in found])}\n\n"
+        f"Measured {conditions['at']}: {conditions['cores']} cores, "
+        f"{plan['workers']} gateway process(es), load average {conditions['load_average']:.1f} "
+        "before it began.\n"
+    )
+
+
+def write(root: Path, conditions: Mapping[str, Any], rows: Sequence[Figures]) -> list[Path]:
+    """Put a run between the marks of docs/performance.md and of README.md, and draw its curves.
+
+    Returns:
+        What was written.
 
     Raises:
-        SandboxError: the page has not just one pair of marks.
+        SandboxError: a page has not just one pair of marks; nothing was written.
     """
-    path = docs / "performance.md"
+    docs = root / "docs"
+    texts = {
+        path: _between_marks(path, text)
+        for path, text in (
+            (docs / "performance.md", page(conditions, rows)),
+            (root / "README.md", headline(conditions, rows)),
+        )
+    }
+    laws = [law_of(row) for row in rows if row["kind"] == "law"]
+    if laws:
+        texts[docs / CURVES] = bench_svg.draw(laws)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def _between_marks(path: Path, text: str) -> str:
+    """Return a page with another text between its marks. Raises SandboxError."""
     try:
         found = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -62,14 +97,7 @@ def write(docs: Path, text: str, rows: Sequence[Figures]) -> list[Path]:
     if found.count(BEGIN) != 1 or found.count(END) != 1 or found.index(BEGIN) > found.index(END):
         raise SandboxError(f"{path} must have {BEGIN} and, after it, {END}, once each")
     before, after = found.partition(BEGIN)[0], found.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-    written = [path]
-    laws = [law_of(row) for row in rows if row["kind"] == "law"]
-    if laws:
-        curves = docs / CURVES
-        curves.write_text(bench_svg.draw(laws), encoding="utf-8")
-        written.append(curves)
-    return written
+    return f"{before}{BEGIN}\n{text}{END}{after}"
 
 
 def law_of(row: Figures) -> Law:
@@ -107,11 +135,16 @@ _LOAD = (
     "p50 / p99 ms", "books",
 )  # fmt: skip
 _COST = ("row", "whose", *PROCESSES, "the peer", "commits", "WAL bytes", "batch")
+_HEADLINE = ("what", "ours", "against", "its", "ratio (spread)", "goal", "met")
 _MICRO = ("row", "what", "us", "against", "us there", "ratio (spread)", "goal", "met")
 
 
 def _met(row: Figures) -> str:
-    return "yes" if row["is_met"] else "**no**"
+    return _yes(row["is_met"])
+
+
+def _yes(is_met: bool) -> str:
+    return "yes" if is_met else "**no**"
 
 
 def _spread(row: Figures, least: str, greatest: str, places: int) -> str:
@@ -153,6 +186,34 @@ def _cost_cells(row: Figures) -> list[list[str]]:
         ],
         ["", "the peer's", *(cpu(theirs, name) for name in (*PROCESSES, "peer")), "", "", ""],
     ]
+
+
+def _counts_text(rows: Sequence[Figures]) -> str:
+    """Say whether the goals in counts were reached, which are set for 64 clients."""
+    few = [row for row in rows if row["clients"] == COUNTED_AT]
+    if not few:
+        return f"Goals in counts are set for {COUNTED_AT} clients, which were not measured."
+    commits = max(row["writing_transactions_per_payment"] for row in few)
+    wal = max(row["wal_bytes_per_payment"] for row in few)
+    return (
+        f"At {COUNTED_AT} clients under {COMMITS_GOAL} commits and {WAL_BYTES_GOAL:,} bytes of WAL "
+        f"a payment were aimed at. The most of a row: {commits:.3f} commits, met: "
+        f"{_yes(commits < COMMITS_GOAL)}; {wal:,.0f} bytes, met: {_yes(wal < WAL_BYTES_GOAL)}."
+    )
+
+
+def _headline_cells(row: Figures) -> list[str]:
+    if row["kind"] == "micro":
+        ours, theirs = f"{row['ours_us']:.2f} us", f"{row['theirs_us']:.1f} us"
+        least, greatest, places = "least", "greatest", 1
+        what, against = row["what"], row["against"]
+    else:
+        ours, theirs = f"{row['payments_per_s']:,.0f} /s", f"{row['peer_per_s']:,.0f} /s"
+        least, greatest, places = "ratio_least", "ratio_greatest", 3
+        what = f"durable payments over {row['scheme'].upper()}, {row['clients']} clients"
+        against = AGAINST[row["against"]]
+    ratio = _spread(row, least, greatest, places)
+    return [what, ours, against, theirs, ratio, f"{row['goal']:g}", _met(row)]
 
 
 def _micro_cells(row: Figures) -> list[str]:

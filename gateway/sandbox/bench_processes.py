@@ -21,6 +21,7 @@ from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.processes import tail
 from gateway.sandbox.progress import Progress
 
+ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
 LINE_BYTES_MAX = 1 << 20
@@ -53,12 +54,13 @@ class Talker:
 
 
 @asynccontextmanager
-async def talker(script: str | Path, *arguments: str | Path) -> AsyncIterator[Talker]:
-    """Run a Python script that ends when its standard input does."""
+async def talker(*arguments: str | Path) -> AsyncIterator[Talker]:
+    """Run a Python program that ends when its standard input does; its script comes first."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        script,
         *arguments,
+        # Where `-m loadtests...` is found.
+        cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE_BYTES_MAX,

@@ -15,7 +15,7 @@ import jwt
 import msgspec
 from aiohttp import web
 
-from loadtests.peers.usual_gateway import (
+from loadtests.peers.usual_flow import (
     AUDIENCE,
     ISSUER,
     SCOPE,

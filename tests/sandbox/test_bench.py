@@ -348,7 +348,7 @@ def test_small_rows_compare_the_same_work(name: str) -> None:
 def conditions() -> dict[str, Any]:
     plan = {"workers": 1, "pairs": 5, "seconds": 5.0, "warm_up_s": 2.0, "users": 9}
     servers = {"postgresql": {"server_version": "18", "fsync": "on"}, "valkey": "9"}
-    return bench_report.machine() | {"at": "now", "plan": plan} | servers
+    return bench_report.machine() | {"at": "now", "plan": plan, "load_average": 0.0} | servers
 
 
 def law(worst: float) -> Law:
@@ -371,25 +371,47 @@ def test_a_page_shows_goals_and_whether_they_were_met() -> None:
     assert text.count("aimed at; met: **no**.") == 1
 
 
+def pages(folder: Path, text: str) -> list[Path]:
+    """Make both pages with a text in which {0} and {1} are the marks."""
+    found = [folder / "docs" / "performance.md", folder / "README.md"]
+    (folder / "docs").mkdir()
+    for path in found:
+        path.write_text(text.format(bench_page.BEGIN, bench_page.END))
+    return found
+
+
 def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
-    page = tmp_path / "performance.md"
-    page.write_text(f"before\n{bench_page.BEGIN}\nold\n{bench_page.END}\nafter\n")
-    rows = [bench_report.small_figures(law(1.4))]
-    for text in ("new\n", "newer\n"):
-        written = bench_page.write(tmp_path, text, rows)
-        marks = (bench_page.BEGIN, bench_page.END)
-        assert page.read_text() == f"before\n{marks[0]}\n{text}{marks[1]}\nafter\n"
-    assert written == [page, tmp_path / bench_page.CURVES]
+    """Twice the same: what was there before goes."""
+    both = pages(tmp_path, "before\n{0}\nold\n{1}\nafter\n")
+    rows = [bench_report.figures(measured()), bench_report.small_figures(law(1.4))]
+    for _ in range(2):
+        written = bench_page.write(tmp_path, conditions(), rows)
+    assert written == [*both, tmp_path / "docs" / bench_page.CURVES]
+    texts = (bench_page.page(conditions(), rows), bench_page.headline(conditions(), rows))
+    for path, text in zip(both, texts, strict=True):
+        marked = f"{bench_page.BEGIN}\n{text}{bench_page.END}"
+        assert path.read_text() == f"before\n{marked}\nafter\n"
+    assert "| 100 /s | bare aiohttp | 1,000 /s | 0.100 (0.100 to 0.200) | 0.45 |" in texts[1]
+
+
+def test_counts_have_goals_as_well() -> None:
+    """A hundred bytes too much is too much; the number of commits is as aimed at."""
+    row = bench_report.figures(measured())
+    for wal, is_met in ((2_499, "yes"), (2_600, "**no**")):
+        text = bench_page.page(conditions(), [row | {"wal_bytes_per_payment": wal}])
+        assert f"0.100 commits, met: yes; {wal:,} bytes, met: {is_met}." in text
 
 
 @pytest.mark.parametrize("text", ["", "{0}", "{1}{0}", "{0}{1}{0}{1}"])
-def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
-    page = tmp_path / "performance.md"
-    page.write_text(text.format(bench_page.BEGIN, bench_page.END))
-    before = page.read_text()
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str, which: int) -> None:
+    """And so is the other page."""
+    both = pages(tmp_path, "{0}{1}")
+    both[which].write_text(text.format(bench_page.BEGIN, bench_page.END))
+    before = [path.read_text() for path in both]
     with pytest.raises(SandboxError, match="once each"):
-        bench_page.write(tmp_path, "new", [])
-    assert page.read_text() == before
+        bench_page.write(tmp_path, conditions(), [])
+    assert [path.read_text() for path in both] == before
 
 
 def test_curves_are_an_image_with_every_point() -> None:

@@ -24,7 +24,8 @@ from loadtests.peers.usual_ground import LIMITS, limit_keys
 from tests.sandbox.test_bench import serving
 from tests.services import Services, fresh_database, running_services
 
-PEER = Path(__file__).resolve().parents[2] / "loadtests" / "peers" / "usual_gateway.py"
+ROOT = Path(__file__).resolve().parents[2]
+PEER = "loadtests.peers.usual_gateway"
 MERCHANT = "mer_1"
 CARDS = ("card_1", "card_2")
 OWNERS = ("usr_1", "usr_2")
@@ -147,10 +148,11 @@ def token(key: Ed25519PrivateKey, who: int, **changes: Any) -> str:
 
 
 @asynccontextmanager
-async def running(script: Path, *arguments: str) -> AsyncIterator[str]:
+async def running(module: str, *arguments: str) -> AsyncIterator[str]:
     """Run a peer; gives its base URL."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error::DeprecationWarning", script, *arguments),
+        *(sys.executable, "-W", "error::DeprecationWarning", "-m", module, *arguments),
+        cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -26,6 +26,7 @@ from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
 from gateway.payments.entries import (
     ALL,
+    REPLAYED,
     CardChanged,
     Fact,
     Intent,
@@ -215,6 +216,9 @@ class Payments:
             self._core.release(admission)
             raise Problem("overloaded", "Too many payments are waiting; try again.") from None
         if isinstance(opened, Refusal):
+            # The headroom may have gone to this very payment, asked for before at another worker.
+            if await self._replays.find(scope, fingerprint) is not None:
+                return REPLAYED
             raise await self._refusals.refused(opened, request_id)
         return attempt if isinstance(opened, Opened) else opened
 

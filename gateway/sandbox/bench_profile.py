@@ -96,8 +96,15 @@ def _program() -> Path:
     return Path(found)
 
 
-async def _look(pid: int, out: Path, form: str, seconds: int) -> None:
-    """Have py-spy look at a process, and write what it saw."""
+async def look(pid: int, out: Path, form: str, seconds: int) -> None:
+    """Have py-spy look at a process, and write what it saw.
+
+    Args:
+        form: `flamegraph` (SVG) or `raw` (collapsed stacks).
+
+    Raises:
+        SandboxError: it failed, or was not permitted to look; says what to do then.
+    """
     process = await asyncio.create_subprocess_exec(
         *(_program(), "record", "--pid", str(pid), "--duration", str(seconds)),
         *("--rate", str(RATE_HZ), "--format", form, "--output", str(out)),
@@ -115,7 +122,7 @@ async def _look(pid: int, out: Path, form: str, seconds: int) -> None:
         await process.wait()
         raise
     if process.returncode != 0 or not os.access(out, os.R_OK):
-        is_forbidden = "ermission" in words or "not permitted" in words.lower()
+        is_forbidden = any(one in words.lower() for one in ("permission", "not permitted"))
         raise SandboxError(NOT_PERMITTED if is_forbidden else f"py-spy failed:\n{words[-1000:]}")
 
 
@@ -150,7 +157,7 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
                 told, _ = await asyncio.gather(
                     # py-spy takes a moment to begin and to end: the load must not end before it.
                     generator.ask(load | {"seconds": order.seconds + WARM_UP_S}),
-                    _look(worker, path, form, order.seconds),
+                    look(worker, path, form, order.seconds),
                 )
                 if told["problem"]:
                     raise SandboxError(f"the load went wrong: {told['problem']}")

@@ -15,7 +15,14 @@ import pytest
 from aiohttp import web
 
 from gateway.kernel.db import migrate
-from gateway.sandbox import bench_books, bench_page, bench_pgbench, bench_report, bench_svg
+from gateway.sandbox import (
+    bench_books,
+    bench_page,
+    bench_pgbench,
+    bench_profile,
+    bench_report,
+    bench_svg,
+)
 from gateway.sandbox.bench_core import MICRO
 from gateway.sandbox.bench_laws import LAWS as LAWS_MEASURED
 from gateway.sandbox.bench_meters import Meters, Reading
@@ -465,3 +472,48 @@ def test_stacks_are_counted_by_function() -> None:
         ("b (f.py)", 0.5, 0.5),
     ]
     assert by_function([]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("Error: Permission Denied: Try running again with elevated permissions", "ptrace_scope"),
+        ("Error: Operation not permitted (os error 1)", "ptrace_scope"),
+        ("Error: Failed to find a Python interpreter", "Failed to find"),
+    ],
+)
+async def test_a_profiler_that_is_refused_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    program = tmp_path / "py-spy"
+    program.write_text(f'#!/bin/sh\necho "{words}" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(bench_profile, "_program", lambda: program)
+    with pytest.raises(SandboxError, match=told):
+        await bench_profile.look(1, tmp_path / "out", "raw", 1)
+
+
+async def test_a_profiler_sees_the_functions_of_a_process(tmp_path: Path) -> None:
+    """The real one, over a process that burns in a function of that name."""
+    script = tmp_path / "burn.py"
+    script.write_text(
+        "def burn():\n    print(flush=True)\n    while True:\n        sum(range(1000))\nburn()\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, script, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    try:
+        try:
+            await bench_profile.look(process.pid, tmp_path / "stacks", "raw", 1)
+        except SandboxError as error:
+            if str(error) == bench_profile.NOT_PERMITTED:
+                pytest.skip("this machine permits no ptrace")
+            raise
+    finally:
+        process.kill()
+        await process.wait()
+    spent = by_function((tmp_path / "stacks").read_text().splitlines())
+    assert spent[0].function == "burn (burn.py)"
+    assert bench_profile.table(spent).splitlines()[1].endswith("burn (burn.py)")

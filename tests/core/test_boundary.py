@@ -229,6 +229,9 @@ CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
         (i64, st.sampled_from(["jti", "sid", "sub", "client", "x"]), text, i64, i64),
     ),
     "mark_fresh": (lambda *given: new_core().mark_fresh(*given), (i64,)),
+    "cache_usage": (lambda: new_core().cache_usage(), ()),
+    "remove_key": (lambda *given: new_core().remove_key(*given), (text,)),
+    "inspect": (lambda *given: new_core().inspect(*given), (raw, i64)),
     "check_feed": (lambda *given: new_core().check_feed(*given), (i64,)),
     "load_state": (
         lambda *given: new_core().load_state(*given),

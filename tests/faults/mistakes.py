@@ -80,9 +80,9 @@ def commit_unknown_is_failure() -> None:
         for entry in entries:
             entry.fail(Unavailable("the outcome could not be written"))
 
-    async def carry(self: Payments, payment: Any, attempts: Any, scope: bytes) -> Response:
+    async def carry(self: Payments, payment: Any, attempts: Any, *rest: Any) -> Response:
         try:
-            return await self._send_legs(payment, attempts, scope)
+            return await self._send_legs(payment, attempts, *rest)
         except Unavailable:
             payment = copy_of(payment)
             payment.become(FAILED)
@@ -94,7 +94,7 @@ def commit_unknown_is_failure() -> None:
 
 def dead_worker_sends() -> None:
     """A worker that others have taken for dead goes on where it was stopped."""
-    Lease.check = lambda self: None  # type: ignore[method-assign]
+    Lease.check = lambda self, since=None: None  # type: ignore[method-assign]
 
 
 MISTAKES: dict[str, Callable[[], None]] = {

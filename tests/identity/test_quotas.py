@@ -275,11 +275,11 @@ async def test_requests_at_once_are_bounded_over_all_workers(house: House) -> No
         return replies if {one.status for one in replies} == {429} else None
 
     async with limited(house, concurrency_max=4):
-        async with house.fault("humo", kind="delay", count=50, seconds=2.5):
+        async with house.fault("humo", kind="delay", count=50, seconds=4.0):
             slow = [asyncio.create_task(pay()) for _ in range(4)]
-            await until(lambda: are_under_way(house, 4), within_s=1.2)
+            await until(lambda: are_under_way(house, 4), within_s=4.0)
             # A worker that has heard nothing of the others learns of them by its first.
-            refused = await until(nobody_passes, within_s=2.0)
+            refused = await until(nobody_passes, within_s=3.0)
             assert_refused(refused[0], 429, "rate-limited")
             assert refused[0].headers["retry-after"] == "1"
             paid = await asyncio.gather(*slow)

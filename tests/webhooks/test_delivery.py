@@ -431,12 +431,11 @@ async def test_what_becomes_of_tries_is_counted(
         receiver.answer = lambda number: status(204 if number % 2 else 500)(number)
 
         async def counted() -> bool:
-            # Whichever worker is scraped has delivered some of them sooner or later.
             await paid(house)
             text = (await house.call("GET", "/metrics")).raw.decode()
             for name in ("webhooks_queue_age_seconds", "webhooks_in_flight", "event_streams"):
-                assert f"\noqim_{name} " in text
+                assert f"\noqim_{name}{{worker=" in text
             kinds = ("delivered", "retried")
-            return all(f'oqim_webhooks_total{{kind="{kind}"}}' in text for kind in kinds)
+            return all(f'oqim_webhooks_total{{kind="{kind}",worker=' in text for kind in kinds)
 
         await until(counted, within_s=10)

@@ -38,8 +38,9 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
         parts += [
             "### What a payment costs",
             "CPU microseconds a payment by process; of the peer's blocks, a request or a "
-            "transaction. A commit is a writing transaction, a batch one flush of the journal, two "
-            "of which make a payment; WAL holds the whole pages that follow a CHECKPOINT.",
+            "transaction. `servers` is all but the generator and the gateway that idles; what "
+            "pgbench itself takes is not counted. A commit is a writing transaction, a batch one "
+            "flush of the journal, two of which make a payment; WAL holds the whole pages that follow a CHECKPOINT.",
             _table(_COST, [cells for row in done for cells in _cost_cells(row)]),
             _counts_text(done),
         ]
@@ -134,7 +135,7 @@ _LOAD = (
     "row", "clients", "against", "its /s", "payments /s", "ratio (spread)", "goal", "met",
     "p50 / p99 ms", "books",
 )  # fmt: skip
-_COST = ("row", "whose", *PROCESSES, "the peer", "commits", "WAL bytes", "batch")
+_COST = ("row", "whose", *PROCESSES, "the peer", "servers", "commits", "WAL bytes", "batch")
 _HEADLINE = ("what", "ours", "against", "its", "ratio (spread)", "goal", "met")
 _MICRO = ("row", "what", "us", "against", "us there", "ratio (spread)", "goal", "met")
 
@@ -180,12 +181,25 @@ def _cost_cells(row: Figures) -> list[list[str]]:
             "ours",
             *(cpu(ours, name) for name in PROCESSES),
             "-",
+            f"{_servers_us(ours, of_peer=False):.0f}",
             f"{row['writing_transactions_per_payment']:.3f}",
             f"{row['wal_bytes_per_payment']:,.0f}",
             "-" if batch is None else f"{batch:.1f}",
         ],
-        ["", "the peer's", *(cpu(theirs, name) for name in (*PROCESSES, "peer")), "", "", ""],
+        [
+            "",
+            "the peer's",
+            *(cpu(theirs, name) for name in (*PROCESSES, "peer")),
+            f"{_servers_us(theirs, of_peer=True):.0f}",
+            *[""] * 3,
+        ],
     ]
+
+
+def _servers_us(spent: Mapping[str, float], *, of_peer: bool) -> float:
+    """Return what all servers took that a payment needs, the generator and who idles left out."""
+    idle = ("generator", "gateway" if of_peer else "peer")
+    return sum(us for name, us in spent.items() if name not in idle)
 
 
 def _counts_text(rows: Sequence[Figures]) -> str:

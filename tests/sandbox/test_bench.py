@@ -401,6 +401,20 @@ def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
     assert "| 100 /s | bare aiohttp | 1,000 /s | 0.100 (0.100 to 0.200) | 0.45 |" in texts[1]
 
 
+def test_costs_are_summed_over_the_servers_of_whoever_is_measured() -> None:
+    """The generator is nobody's, and the gateway idles while its peer works."""
+    ours = {"gateway": 300.0, "postgres": 200.0, "generator": 30.0, "peer": 0.0}
+    theirs = {"gateway": 7.0, "postgres": 900.0, "generator": 40.0, "peer": 800.0}
+    row = bench_report.figures(measured()) | {"cpu_us": ours, "peer_cpu_us": theirs}
+    lines = bench_page.page(conditions(), [row]).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("| row | whose"))
+    head, _, first, second = (
+        [cell.strip() for cell in line.split("|")] for line in lines[at : at + 4]
+    )
+    servers = head.index("servers")
+    assert (first[servers], second[servers]) == ("500", "1700")
+
+
 def test_counts_have_goals_as_well() -> None:
     """A hundred bytes too much is too much; the number of commits is as aimed at."""
     row = bench_report.figures(measured())

@@ -40,7 +40,8 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
             "CPU microseconds a payment by process; of the peer's blocks, a request or a "
             "transaction. `servers` is all but the generator and the gateway that idles; what "
             "pgbench itself takes is not counted. A commit is a writing transaction, a batch one "
-            "flush of the journal, two of which make a payment; WAL holds the whole pages that follow a CHECKPOINT.",
+            "flush of the journal, two of which make a payment; WAL holds the whole pages that "
+            "follow a CHECKPOINT.",
             _table(_COST, [cells for row in done for cells in _cost_cells(row)]),
             _counts_text(done),
         ]

@@ -88,7 +88,8 @@ def _without_line(frame: str) -> str:
     return f"{head})" if colon and tail.rstrip(")").isdecimal() else frame
 
 
-def _program() -> Path:
+def program() -> Path:
+    """Return py-spy. Raises SandboxError when it is not installed."""
     beside = Path(sys.executable).with_name("py-spy")
     found = beside if beside.exists() else shutil.which("py-spy")
     if found is None:
@@ -106,7 +107,7 @@ async def look(pid: int, out: Path, form: str, seconds: int) -> None:
         SandboxError: it failed, or was not permitted to look; says what to do then.
     """
     process = await asyncio.create_subprocess_exec(
-        *(_program(), "record", "--pid", str(pid), "--duration", str(seconds)),
+        *(program(), "record", "--pid", str(pid), "--duration", str(seconds)),
         *("--rate", str(RATE_HZ), "--format", form, "--output", str(out)),
         # Otherwise threads that wait for work would be counted as busy.
         "--gil",

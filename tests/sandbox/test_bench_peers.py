@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import asyncpg
-import jwt
 import pytest
 import redis.asyncio
 from aiohttp import web
@@ -23,6 +22,9 @@ from gateway.sandbox import bench_books
 from loadtests.peers.usual_ground import LIMITS, limit_keys
 from tests.sandbox.test_bench import serving
 from tests.services import Services, fresh_database, running_services
+
+# Of oqim[load], as what the peers are made of is.
+jwt = pytest.importorskip("jwt")
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = "loadtests.peers.usual_gateway"

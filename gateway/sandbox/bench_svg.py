@@ -10,7 +10,7 @@ from html import escape
 from gateway.sandbox.bench_rows import Law
 
 WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 24, 28, 76
+LEFT, RIGHT, TOP, BOTTOM = 56, 40, 28, 76
 COLOURS = ("#2f81f7", "#d2691e", "#2da44e", "#a371f7")
 # What the axis shows even when every curve is flat.
 TIMES_MAX_LEAST = 2.0

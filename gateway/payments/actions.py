@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 
 from connectors.spi import Connector, Outcome, Result
-from gateway.core import Commission, Core, Refusal, idempotency
+from gateway.core import Commission, Core, Refusal
 from gateway.kernel import audit, failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.pool import CONNECTION_LOST
@@ -46,7 +46,7 @@ from gateway.payments.model import (
 )
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
 from gateway.payments.reads import Reads
-from gateway.payments.replays import Replays
+from gateway.payments.replays import Replays, key_of
 from gateway.payments.store import Sequences
 
 log = structlog.get_logger("actions")
@@ -142,14 +142,7 @@ class Actions:
                 refund-exceeds-captured, or the key's own.
             NeedsTwo: it would be more than `alone_max`.
         """
-        feed = self._core.check_feed(request.received_at_ms)
-        if feed is not None:
-            raise RefusedByCore(feed)
-        key = idempotency(
-            request.who, request.method, request.path, request.raw_headers, request.canonical
-        )
-        if isinstance(key, Refusal):
-            raise RefusedByCore(key)
+        key = key_of(self._core, request)
         replayed = await self._replays.find(*key)
         if replayed is not None:
             return replayed

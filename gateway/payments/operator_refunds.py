@@ -11,18 +11,17 @@ from typing import Annotated, Any, Literal
 import asyncpg
 import msgspec
 
-from gateway.core import Core, Refusal, idempotency
+from gateway.core import Core
 from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
 from gateway.kernel.http.messages import Request, Response
-from gateway.kernel.http.problems import RefusedByCore
 from gateway.kernel.http.read import body_as
 from gateway.kernel.http.routes import Route
 from gateway.payments import store
 from gateway.payments.actions import Actions, NeedsTwo
 from gateway.payments.model import Payment, RefundView, refund_view
 from gateway.payments.reads import Reads
-from gateway.payments.replays import Replays
+from gateway.payments.replays import Replays, key_of
 from gateway.payments.routes import AmountLeft, check_amount
 from gateway.proposals.model import Applied, Kind, Proposal, ProposalView, view_of
 from gateway.proposals.service import Proposals
@@ -84,14 +83,7 @@ class OperatorRefunds:
             Problem: not-found, invalid-state, refund-exceeds-captured, or the key's own.
         """
         check_amount(body.amount)
-        feed = self._core.check_feed(request.received_at_ms)
-        if feed is not None:
-            raise RefusedByCore(feed)
-        key = idempotency(
-            request.who, request.method, request.path, request.raw_headers, request.canonical
-        )
-        if isinstance(key, Refusal):
-            raise RefusedByCore(key)
+        key = key_of(self._core, request)
         replayed = await self._replays.find(*key)
         if replayed is not None:
             return replayed

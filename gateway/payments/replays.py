@@ -1,10 +1,28 @@
 """Answers under idempotency keys seen before."""
 
-from gateway.kernel.http.messages import Response
-from gateway.kernel.http.problems import Problem
+from gateway.core import Core, Refusal, idempotency
+from gateway.kernel.http.messages import Request, Response
+from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.payments.journal import Journal
 
 _REPLAYED = ("Idempotent-Replayed", "true")
+
+
+def key_of(core: Core, request: Request) -> tuple[bytes, bytes]:
+    """Return the scope and the fingerprint of what moves money under a key, while it may move.
+
+    Raises:
+        RefusedByCore: revocations were not read lately, or the key is missing or cannot be one.
+    """
+    feed = core.check_feed(request.received_at_ms)
+    if feed is not None:
+        raise RefusedByCore(feed)
+    key = idempotency(
+        request.who, request.method, request.path, request.raw_headers, request.canonical
+    )
+    if isinstance(key, Refusal):
+        raise RefusedByCore(key)
+    return key
 
 
 class Replays:

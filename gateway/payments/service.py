@@ -13,13 +13,13 @@ import msgspec
 import structlog
 
 from connectors.spi import Connector, Outcome, Pan, Result, SettleBy
-from gateway.core import Admission, Core, Refusal, idempotency
+from gateway.core import Admission, Core, Refusal
 from gateway.kernel import failpoints
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.batch import QueueFull
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
-from gateway.kernel.http.problems import Problem, RefusedByCore
+from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
@@ -48,7 +48,7 @@ from gateway.payments.model import (
 from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.refusals import Refusals
-from gateway.payments.replays import Replays
+from gateway.payments.replays import Replays, key_of
 from gateway.payments.step_up import Stated, StepUps
 from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
@@ -146,14 +146,7 @@ class Payments:
                 the key's own.
         """
         payment_id, owner = request.params["id"], request.who.sub
-        feed = self._core.check_feed(request.received_at_ms)
-        if feed is not None:
-            raise RefusedByCore(feed)
-        key = idempotency(
-            request.who, request.method, request.path, request.raw_headers, request.canonical
-        )
-        if isinstance(key, Refusal):
-            raise RefusedByCore(key)
+        key = key_of(self._core, request)
         replayed = await self._replays.find(*key)
         if replayed is not None:
             return replayed

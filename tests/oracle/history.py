@@ -13,7 +13,7 @@ from typing import Any
 from .commission import Commission, Plan, commission_on, plan_for, returned_by_refunds
 from .limits import Breach, Limits
 from .lines import FACTS, MalformedLine, read_line
-from .rates import NoRate
+from .rates import NoRate, OutOfRange
 from .windows import TASHKENT
 
 ADMITTED, CAPTURED, OVER = "admitted", "captured", "over"
@@ -87,6 +87,8 @@ class History:
             )
         except NoRate:
             return _refused("exchange-rate-missing")
+        except OutOfRange:
+            return _refused("amount-out-of-range")
         breaches = self._limits.breaches(questions, at)
         if any(breach.on_breach == "refuse" for breach in breaches):
             return _refused("limit-exceeded", breaches)

@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any
 
 from .commission import Facts, is_in_force, matches
-from .rates import minor_units
+from .rates import MINOR_UNITS_MAX, OutOfRange, minor_units
 from .windows import TASHKENT, is_counted, resets_at
 
 Policy = Mapping[str, Any]
@@ -83,6 +83,7 @@ class Limits:
 
         Raises:
             NoRate: one of them counts in a currency that the payment cannot be converted to.
+            OutOfRange: what it would count is no amount any more.
         """
         seen = dict(facts) | {"scheme": facts.get("source_scheme")}
         day = at.astimezone(TASHKENT).date()
@@ -99,7 +100,10 @@ class Limits:
                 policy["subject"],
                 subject,
             )
-            found.append(Question(policy, count, rate, ceil(amount * rate)))
+            asked = ceil(amount * rate)
+            if asked > MINOR_UNITS_MAX:
+                raise OutOfRange(policy["id"])
+            found.append(Question(policy, count, rate, asked))
         return sorted(found, key=_precedence)
 
     def breaches(self, questions: Sequence[Question], at: datetime) -> list[Breach]:
@@ -116,9 +120,11 @@ class Limits:
         ]
         used_amount = sum(entry.amount for entry in counted)
         least, most = policy.get("min_amount"), policy.get("max_amount")
+        # A sum that is no amount any more is over any cap, and over none as well.
+        most = MINOR_UNITS_MAX if most is None else most
         if least is not None and question.asked < least:
             used, asked, cap = 0, question.asked, least
-        elif most is not None and used_amount + question.asked > most:
+        elif used_amount + question.asked > most:
             used, asked, cap = used_amount, question.asked, most
         elif policy.get("max_count") is not None and len(counted) + 1 > policy["max_count"]:
             used, asked, cap = len(counted), 1, policy["max_count"]

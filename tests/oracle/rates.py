@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 BASE = "UZS"
+MINOR_UNITS_MAX = 2**63 - 1
 AGE_MAX = timedelta(days=14)
 
 # ISO 4217, where it is not a hundred.
@@ -24,6 +25,10 @@ _MINOR_UNITS_IN_ONE = {
 
 class NoRate(Exception):
     """No rate of that day, nor of the days before it that would still do."""
+
+
+class OutOfRange(Exception):
+    """An amount of more minor units than an amount may have."""
 
 
 def minor_units(rates: Iterable[Mapping[str, Any]], currency: str, to: str, day: date) -> Fraction:

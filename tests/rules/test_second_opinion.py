@@ -329,3 +329,34 @@ def test_a_malformed_line_ends_it_with_its_number(bad: str, in_one_call: bool) -
     assert expected == [json.loads(line) for line in (answered + rest).splitlines()]
     with pytest.raises(MalformedLine, match=r"^line 4: ."):
         list(decide(rules(), [*before, bad, after]))
+
+
+# The edge of what an amount can be ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amounts", "decisions"),
+    [
+        pytest.param([922_337_203_685_477], [("admit", None)], id="the-last-that-fits"),
+        pytest.param(
+            [922_337_203_685_478], [("refuse", "amount-out-of-range")], id="the-first-that-does-not"
+        ),
+        pytest.param(
+            [500_000_000_000_000] * 2,
+            [("admit", None), ("refuse", "limit-exceeded")],
+            id="a-sum-that-does-not",
+        ),
+    ],
+)
+def test_what_is_no_amount_any_more_is_refused(
+    amounts: list[int], decisions: list[tuple[str, str | None]]
+) -> None:
+    """A limit that only counts payments still counts their amounts, in its own currency."""
+    given = rules(
+        policies=[policy(currency="BHD", max_count=10)],
+        rates=[{"currency": "BHD", "date": "2026-11-21", "rate": "0.001", "nominal": 1}],
+    )
+    lines = [pay(f"p{number}", amount) for number, amount in enumerate(amounts)]
+    answers = by_engine(given, lines)
+    assert [(answer["decision"], answer["code"]) for answer in answers] == decisions
+    assert by_oracle(given, lines) == answers

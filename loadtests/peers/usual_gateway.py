@@ -47,32 +47,43 @@ async def _keep(connection: Any) -> None:
     """Give a connection back as it is: nothing here changes a session's settings."""
 
 
+async def open_ground(
+    sandbox: dict[str, Any],
+    seeded: dict[str, Any],
+    stack: AsyncExitStack,
+    *,
+    is_tuned: bool = False,
+) -> Ground:
+    """Make schema, cards and sessions, and open everything but the pool of the database."""
+    client = redis.asyncio.Redis.from_url(sandbox["redis_url"])
+    stack.push_async_callback(client.aclose)
+    connection = await connect(sandbox["database_url"])
+    seal = await prepare(connection, client, seeded, sandbox["database_url"])
+    await connection.close()
+    http = await stack.enter_async_context(
+        aiohttp.ClientSession(
+            headers={
+                "Authorization": aiohttp.encode_basic_auth(LOGIN, PASSWORD),
+                "Content-Type": "application/json",
+            },
+            timeout=aiohttp.ClientTimeout(total=PROCESSOR_TIMEOUT_S),
+            connector=aiohttp.TCPConnector(limit=0 if is_tuned else 100),
+        )
+    )
+    async with http.get(f"{sandbox['base_url']}/.well-known/jwks.json") as answer:
+        found = jwt.PyJWKSet.from_dict(await answer.json())
+    keys = {one.key_id: one.key for one in found.keys}
+    return Ground(None, client, http, sandbox["simulators"]["uzcard"], keys, seal)
+
+
 async def serve(sandbox: dict[str, Any], seeded: dict[str, Any], *, is_tuned: bool) -> None:
     """Serve on a port of the machine's choice until standard input ends; print the port."""
     async with AsyncExitStack() as stack:
-        client = redis.asyncio.Redis.from_url(sandbox["redis_url"])
-        stack.push_async_callback(client.aclose)
-        connection = await connect(sandbox["database_url"])
-        seal = await prepare(connection, client, seeded)
-        await connection.close()
+        ground = await open_ground(sandbox, seeded, stack, is_tuned=is_tuned)
         size, reset = (64, _keep) if is_tuned else (20, None)
-        pool = await stack.enter_async_context(
+        ground.pool = await stack.enter_async_context(
             asyncpg.create_pool(sandbox["database_url"], min_size=size, max_size=size, reset=reset)
         )
-        http = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                headers={
-                    "Authorization": aiohttp.encode_basic_auth(LOGIN, PASSWORD),
-                    "Content-Type": "application/json",
-                },
-                timeout=aiohttp.ClientTimeout(total=PROCESSOR_TIMEOUT_S),
-                connector=aiohttp.TCPConnector(limit=0 if is_tuned else 100),
-            )
-        )
-        async with http.get(f"{sandbox['base_url']}/.well-known/jwks.json") as answer:
-            found = jwt.PyJWKSet.from_dict(await answer.json())
-        keys = {one.key_id: one.key for one in found.keys}
-        ground = Ground(pool, client, http, sandbox["simulators"]["uzcard"], keys, seal)
         gateway = TunedGateway(ground) if is_tuned else Gateway(ground)
         app = web.Application()
         app.router.add_post("/v1/payments", gateway.pay)

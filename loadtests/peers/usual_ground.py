@@ -5,6 +5,7 @@ goes: the books are checked over all of them.
 """
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -69,8 +70,9 @@ CARDS = ("id", "owner", "scheme", "token_sealed", "status")
 class Seal:
     """Seals processors' tokens as the other gateway does: AES-256-GCM, bound to the card."""
 
-    def __init__(self) -> None:
-        self._cipher = AESGCM(AESGCM.generate_key(bit_length=256))
+    def __init__(self, secret: str) -> None:
+        # One key for all peers of a database: they have its cards in common.
+        self._cipher = AESGCM(hashlib.sha256(secret.encode()).digest())
 
     def seal(self, text: str, card_id: str) -> bytes:
         """Return nonce and ciphertext."""
@@ -109,13 +111,16 @@ def session_key(owner: str) -> str:
     return f"usual:session:{owner}"
 
 
-async def prepare(connection: Any, client: "redis.asyncio.Redis", seeded: dict[str, Any]) -> Seal:
+async def prepare(
+    connection: Any, client: "redis.asyncio.Redis", seeded: dict[str, Any], secret: str
+) -> Seal:
     """Make the schema, the cards and the sessions of seeded users; returns what opens the cards.
 
     Args:
         seeded: what `loadtests/seed.py` wrote: user and card number n are each other's.
+        secret: what the key of the cards is made of; the same for all who serve one database.
     """
-    seal = Seal()
+    seal = Seal(secret)
     owners = [_subject(token) for token in seeded["tokens"]]
     async with connection.transaction():
         await connection.execute(SCHEMA)

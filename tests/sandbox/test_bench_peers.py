@@ -25,9 +25,10 @@ from tests.services import Services, fresh_database, running_services
 
 # Of oqim[load], as what the peers are made of is.
 jwt = pytest.importorskip("jwt")
+pytest.importorskip("fastapi")
 
 ROOT = Path(__file__).resolve().parents[2]
-PEER = "loadtests.peers.usual_gateway"
+PEER, FASTAPI = "loadtests.peers.usual_gateway", "loadtests.peers.fastapi_gateway"
 MERCHANT = "mer_1"
 CARDS = ("card_1", "card_2")
 OWNERS = ("usr_1", "usr_2")
@@ -170,11 +171,11 @@ async def running(module: str, *arguments: str) -> AsyncIterator[str]:
             assert await process.wait() == 0
 
 
-@pytest.fixture(params=["idiomatic", "tuned"])
+@pytest.fixture(params=["idiomatic", "tuned", "fastapi"])
 async def peer(
     request: pytest.FixtureRequest, services: Services, database_url: str, tmp_path: Path
 ) -> AsyncIterator[Peer]:
-    """Each of the two."""
+    """Each of the three."""
     client = redis.asyncio.Redis.from_url(services.redis_url)
     await client.flushall()
     await client.aclose()
@@ -193,7 +194,8 @@ async def peer(
             (tmp_path / name).write_text(json.dumps(content))
             files.append(str(tmp_path / name))
         flags = ["--tuned"] if request.param == "tuned" else []
-        async with running(PEER, *files, *flags) as base_url:
+        module = FASTAPI if request.param == "fastapi" else PEER
+        async with running(module, *files, *flags) as base_url:
             yield Peer(base_url, uzcard, database_url, services.redis_url, key, http)
 
 
@@ -261,13 +263,14 @@ async def test_no_interleaving_passes_a_limit(peer: Peer, tmp_path: Path) -> Non
 
 
 async def test_who_may_not_pay_is_refused(peer: Peer) -> None:
-    """Another's card, an unknown card, another's signature, an ended session."""
+    """Another's card, an unknown card, another's signature, no amount, an ended session."""
     assert (await peer.pay("k1", card=CARDS[1]))[0] == 404
     assert (await peer.pay("k2", card="card_3"))[0] == 404
     own, peer.key = peer.key, Ed25519PrivateKey.generate()
     assert (await peer.pay("k3"))[0] == 401
     peer.key = own
     assert (await peer.pay("k4"))[0] == 201
+    assert (await peer.pay("k6", amount=0))[0] == 400
     client = redis.asyncio.Redis.from_url(peer.redis_url)
     await client.delete(f"usual:session:{OWNERS[0]}")
     await client.aclose()

@@ -1,9 +1,10 @@
 """`oqim bench`: the comparison, all of it by one command, and its pages.
 
 Durable payments a second through the whole path against a bare handler, pgbench and the usual way
-to build a gateway; small things against their peers; two scaling laws. Everything runs here:
-gateway, PostgreSQL, Valkey, the processors' simulators and the generator. After each row of load
-the books are checked: a run that breaks one has no speed, and ends the program with 1.
+to build a gateway; latency and overload at a fixed rate; small things against their peers; scaling
+laws. Everything runs here: gateway, PostgreSQL, Valkey, the processors' simulators and the
+generator. After each group of rows of load the books are checked: a run that breaks one has no
+speed, and ends the program with 1.
 
 It needs the repository's `loadtests/` folder beside the packages.
 """
@@ -19,12 +20,30 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 
-from gateway.sandbox import bench_core, bench_laws, bench_page, bench_report
+from gateway.sandbox import (
+    bench_config,
+    bench_core,
+    bench_laws,
+    bench_limits,
+    bench_open,
+    bench_page,
+    bench_report,
+    bench_scale,
+)
 from gateway.sandbox.bench_load import LoadBench, Stage, Stretch
 from gateway.sandbox.bench_meters import Meters
-from gateway.sandbox.bench_processes import own_sandbox, read, seed, talker
+from gateway.sandbox.bench_processes import own_sandbox, read, seed, seed_immediate, talker
 from gateway.sandbox.bench_report import Report
-from gateway.sandbox.bench_rows import LOAD_ROWS, select
+from gateway.sandbox.bench_rows import (
+    DEFAULT,
+    LOAD_ROWS,
+    OPEN_ROWS,
+    SCALE_LAWS,
+    SMALL,
+    Scale,
+    groups,
+    select,
+)
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
 
@@ -40,6 +59,7 @@ class Plan:
         users: seeded; each has a card of every scheme and a token.
         workers: gateway processes.
         rounds: of small things and laws.
+        scale: how far the laws go.
     """
 
     pairs: int = 5
@@ -48,9 +68,10 @@ class Plan:
     users: int = 34_000
     workers: int = 1
     rounds: int = 11
+    scale: Scale = DEFAULT
 
 
-QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3)
+QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3, scale=SMALL)
 
 
 async def _measure_load(
@@ -63,12 +84,15 @@ async def _measure_load(
 ) -> bool:
     """Measure rows of load on a sandbox. Returns whether the books of all hold."""
     sandbox = read(sandbox_file)
+    has_immediate = bool(bench_config.used_by(sandbox_file))
     is_whole = True
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-bench-")))
         seeded = work / "seeded.json"
         with progress.step(f"Seeding {plan.users} users and {plan.users * 3} cards"):
             await seed(loadtests, sandbox_file, plan.users, seeded)
+            if has_immediate:
+                await seed_immediate(loadtests, sandbox_file, seeded)
         generator = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
         await generator.hear()
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -92,27 +116,44 @@ async def _measure_load(
             http=http,
             generator=generator,
             meters=meters,
+            has_immediate=has_immediate,
         )
         bench = LoadBench(stage, Stretch(plan.pairs, plan.seconds, plan.warm_up_s))
-        for row in LOAD_ROWS:
-            if row.name in names:
-                measured = await bench.measure(row, progress)
+        for group in groups([row for row in LOAD_ROWS if row.name in names]):
+            for measured in await bench.measure(group, progress):
                 report.add(bench_report.figures(measured))
-                is_whole &= not measured.broken
-                for sentence in measured.broken:
-                    progress.error(f"{row.name}: {sentence}")
+                is_whole &= _is_whole(measured.row.name, measured.broken, progress)
+        for name in OPEN_ROWS:
+            if name in names:
+                one = await bench_open.OPEN[name](stage, progress, seconds=2 * plan.seconds)
+                report.add(bench_report.open_figures(one))
+                is_whole &= _is_whole(name, one.broken, progress)
+        for name in SCALE_LAWS:
+            if name in names and not has_immediate:
+                progress.warn(f"{name} is left out: it needs a sandbox of the run's own.")
+            elif name in names:
+                law = await bench_scale.LAWS[name](stage, progress, plan.scale)
+                report.add(bench_report.small_figures(law))
+                is_whole &= _is_whole(name, law.broken, progress)
     return is_whole
+
+
+def _is_whole(name: str, broken: Sequence[str], progress: Progress) -> bool:
+    for sentence in broken:
+        progress.error(f"{name}: {sentence}")
+    return not broken
 
 
 def _measure_small(names: Sequence[str], plan: Plan, report: Report, progress: Progress) -> None:
     """Measure what needs no service."""
-    for name, measure in bench_core.MICRO.items():
+    for name, measure in (bench_core.MICRO | bench_limits.MICRO).items():
         if name in names:
             for ratio in measure(rounds=plan.rounds, progress=progress):
                 report.add(bench_report.small_figures(ratio))
     for name, law in bench_laws.LAWS.items():
         if name in names:
-            report.add(bench_report.small_figures(law(rounds=plan.rounds, progress=progress)))
+            grown = law(rounds=plan.rounds, progress=progress, scale=plan.scale)
+            report.add(bench_report.small_figures(grown))
 
 
 async def _load(
@@ -123,11 +164,11 @@ async def _load(
     report: Report,
     progress: Progress,
 ) -> bool:
-    if not any(row.name in names for row in LOAD_ROWS):
+    if not {*(row.name for row in LOAD_ROWS), *OPEN_ROWS, *SCALE_LAWS} & set(names):
         return True
     if sandbox_file is not None:
         return await _measure_load(names, plan, sandbox_file, loadtests, report, progress)
-    async with own_sandbox(plan.workers, progress) as own:
+    async with own_sandbox(plan.workers, progress, loadtests=loadtests) as own:
         return await _measure_load(names, plan, own, loadtests, report, progress)
 
 

@@ -6,10 +6,13 @@ the processor's own ledger.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from gateway.sandbox.bench_config import CONNECTOR
 
 SETTLED_WITHIN_S = 30.0
 POLL_S = 0.1
@@ -68,6 +71,18 @@ USUAL_WRONG = (
         "cards are over the limit of a day",
     ),
 )
+# Of a scheme whose processor is in the gateway itself there is no other ledger: what was answered,
+# what is written and what is posted must agree among themselves.
+UNTOLD = """
+SELECT count(*) FROM payments WHERE scheme = $1 AND status = 'succeeded'
+AND NOT EXISTS (SELECT FROM told WHERE told.id = payments.id)
+"""
+OWED = """
+SELECT coalesce(sum(amount_minor), 0)::bigint FROM postings
+WHERE account = 'processor:' || $1 AND EXISTS (
+    SELECT FROM payments WHERE payments.id = entry_id AND scheme = $2
+)
+"""
 UNPOSTED = """
 SELECT count(*) FROM payments WHERE status = 'succeeded'
 AND NOT EXISTS (SELECT FROM postings WHERE entry_id = payments.id)
@@ -83,10 +98,21 @@ async def broken(
     simulator: str,
     ids_file: Path,
 ) -> list[str]:
+    """Return what of one scheme does not hold; see `any_broken`."""
+    return await any_broken(connection, http, simulators={scheme: simulator}, ids_file=ids_file)
+
+
+async def any_broken(
+    connection: Any,
+    http: aiohttp.ClientSession,
+    *,
+    simulators: Mapping[str, str | None],
+    ids_file: Path,
+) -> list[str]:
     """Return what does not hold, in sentences; none is the only good answer.
 
     Args:
-        simulator: control URL of the scheme's simulator.
+        simulators: for each scheme the control URL of its simulator; None: the immediate connector.
         ids_file: every payment that an answer named, one a line.
     """
     found = []
@@ -103,6 +129,18 @@ async def broken(
         found.append(f"{count} payments succeeded without postings")
     if count := await _missing(connection, ids_file):
         found.append(f"{count} payments were answered and are not in the database")
+    for scheme, simulator in simulators.items():
+        if simulator is None:
+            found += await _alone(connection, scheme, ids_file)
+        else:
+            found += await _compared(connection, http, scheme, simulator)
+    return found
+
+
+async def _compared(
+    connection: Any, http: aiohttp.ClientSession, scheme: str, simulator: str
+) -> list[str]:
+    """Compare a scheme with the ledger of its processor."""
     ours = await connection.fetchrow(OURS, scheme)
     payments, amount = ours["payments"], ours["amount"]
     if await connection.fetchval(USUAL_IS_THERE):
@@ -110,11 +148,24 @@ async def broken(
         usual = await connection.fetchrow(USUAL, scheme)
         payments, amount = payments + usual["payments"], amount + usual["amount"]
     theirs = await _theirs(http, simulator)
-    if (payments, amount) != theirs:
-        found.append(
-            f"{scheme} holds {theirs[0]} purchases of {theirs[1]} in all, "
-            f"we hold {payments} of {amount}"
-        )
+    if (payments, amount) == theirs:
+        return []
+    return [
+        f"{scheme} holds {theirs[0]} purchases of {theirs[1]} in all, "
+        f"we hold {payments} of {amount}"
+    ]
+
+
+async def _alone(connection: Any, scheme: str, ids_file: Path) -> list[str]:
+    """Compare a scheme without a processor with what was answered and with our postings."""
+    found = []
+    async with connection.transaction():
+        await _read_told(connection, ids_file)
+        if count := await connection.fetchval(UNTOLD, scheme):
+            found.append(f"{count} payments over {scheme} were made and told to nobody")
+    ours = await connection.fetchrow(OURS, scheme)
+    if (owed := await connection.fetchval(OWED, CONNECTOR, scheme)) != ours["amount"]:
+        found.append(f"{scheme} took {ours['amount']} in all, {owed} are posted")
     return found
 
 
@@ -146,11 +197,17 @@ async def _until_settled(connection: Any) -> int:
 
 async def _missing(connection: Any, ids_file: Path, payments: str = "payments") -> int:
     async with connection.transaction():
-        await connection.execute(TOLD)
-        # One column of ids is valid COPY text as it is.
-        await connection.copy_to_table("told", source=ids_file)
+        await _read_told(connection, ids_file)
         count: int = await connection.fetchval(MISSING.format(payments=payments))
         return count
+
+
+async def _read_told(connection: Any, ids_file: Path) -> None:
+    """Make a table of the ids that were answered, which goes with the transaction."""
+    await connection.execute(TOLD)
+    # One column of ids is valid COPY text as it is.
+    await connection.copy_to_table("told", source=ids_file)
+    await connection.execute("ANALYZE told")
 
 
 async def _theirs(http: aiohttp.ClientSession, simulator: str) -> tuple[int, int]:

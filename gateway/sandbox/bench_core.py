@@ -133,7 +133,9 @@ def token(key: Ed25519PrivateKey, number: int, *, at_ms: int = NOW_MS) -> bytes:
 class Subject:
     """A core with what one purchase needs in memory."""
 
-    def __init__(self, key: Ed25519PrivateKey, cannot_match: int) -> None:
+    def __init__(
+        self, key: Ed25519PrivateKey, cannot_match: int, *, subjects_max: int = 100
+    ) -> None:
         settings = settings_module.load({})
         compiled = read_rules(json.dumps(rules(cannot_match)).encode())
         assert isinstance(compiled, RuleSet), compiled
@@ -148,8 +150,8 @@ class Subject:
             quote_ttl_ms=1,
             feed_age_ms_max=5_000,
             token_cache_size_max=TOKENS_KEPT,
-            card_cache_size_max=100,
-            subject_cache_size_max=100,
+            card_cache_size_max=10_000,
+            subject_cache_size_max=subjects_max,
         )
         self.core.add_key("k1", key.public_key().public_bytes_raw())
         self.core.mark_fresh(NOW_MS)
@@ -159,27 +161,36 @@ class Subject:
         subjects = [f"card:{lookup}", f"user:{OWNER}", f"merchant:{MERCHANT}", "platform:oqim"]
         for subject in (*subjects, "issuer_bin:424242", "scheme:visa"):
             self.core.load_state(subject, 0, b"")
+        self.body = self.body_of(CARD)
+
+    def body_of(self, card: str) -> bytes:
+        """Return a purchase by a card."""
         body = {
             "operation": "purchase",
             "amount": 150_000_000,
             "currency": "UZS",
-            "source": {"card": CARD},
+            "source": {"card": card},
             "destination": {"merchant": MERCHANT},
             "description": "d" * 120,
             "metadata": {"order": "1001", "note": "n" * 100},
         }
-        self.body = json.dumps(body).encode()
+        return json.dumps(body).encode()
 
-    def admit(self, bearer: bytes) -> None:
+    def admit(self, bearer: bytes, body: bytes | None = None) -> None:
         """Decide one purchase, and forget it again."""
+        self.core.release(self.decide(bearer, body))
+
+    def decide(self, bearer: bytes, body: bytes | None = None) -> Admission:
+        """Decide one purchase, by its card unless another body is given."""
         headers = (
             (b"Authorization", b"Bearer " + bearer),
             (b"Content-Type", b"application/json"),
             (b"Idempotency-Key", b"key-1"),
         )
-        answer = self.core.admit("POST", "/v1/payments", headers, self.body, NOW_MS, (True, True))
+        asked = body or self.body
+        answer = self.core.admit("POST", "/v1/payments", headers, asked, NOW_MS, (True, True))
         assert isinstance(answer, Admission), answer
-        self.core.release(answer)
+        return answer
 
 
 class Oracle:
@@ -245,7 +256,8 @@ def timed(
     return timings
 
 
-def _ratio(row: str, what: str, against: str, ours: Timing, theirs: Timing, **more: Any) -> Ratio:
+def ratio_of(row: str, what: str, against: str, ours: Timing, theirs: Timing, **more: Any) -> Ratio:
+    """Return what two timings of the same rounds say; `more` are further fields of a Ratio."""
     ratios = ours.ratios_to(theirs)
     return Ratio(
         row=row,
@@ -272,7 +284,7 @@ def admit(*, rounds: int, progress: Progress) -> list[Ratio]:
     ours, theirs = timed(calls, rounds=rounds, title="admit", progress=progress)
     what = f"`core.admit`: token cached, 8 policies, 12 tiers, {len(subject.body)} bytes"
     against = "the test oracle, plain Python"
-    return [_ratio("admit", what, against, ours, theirs, goal=50.0, limit_us=10.0)]
+    return [ratio_of("admit", what, against, ours, theirs, goal=50.0, limit_us=10.0)]
 
 
 def tokens(*, rounds: int, progress: Progress) -> list[Ratio]:
@@ -310,8 +322,8 @@ def tokens(*, rounds: int, progress: Progress) -> list[Ratio]:
     hot, unseen, theirs = timed(calls, rounds=rounds, title="token", progress=progress)
     what, against = "verify an EdDSA token", "PyJWT decode"
     return [
-        _ratio("token", f"{what}, remembered", against, hot, theirs, goal=100.0),
-        _ratio("token", f"{what}, never seen", against, unseen, theirs, goal=2.0),
+        ratio_of("token", f"{what}, remembered", against, hot, theirs, goal=100.0),
+        ratio_of("token", f"{what}, never seen", against, unseen, theirs, goal=2.0),
     ]
 
 
@@ -334,7 +346,7 @@ def messages(*, rounds: int, progress: Progress) -> list[Ratio]:
     calls: list[tuple[Call, int]] = [(ours, 20_000), (theirs, 1_000)]
     one, other = timed(calls, rounds=rounds, title="iso8583", progress=progress)
     what = f"ISO 8583 unpack and pack, {MTI} of {len(FIELDS)} fields"
-    return [_ratio("iso8583", what, "pyiso8583", one, other, goal=20.0)]
+    return [ratio_of("iso8583", what, "pyiso8583", one, other, goal=20.0)]
 
 
 MICRO: dict[str, Callable[..., list[Ratio]]] = {

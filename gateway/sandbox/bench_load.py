@@ -1,11 +1,11 @@
-"""Measures the rows of load: blocks of a peer and of ours in turns, then the books.
+"""Measures the rows of load: blocks of peers and of ours in turns, then the books.
 
 What the machine does meanwhile falls on both, so that neighbours can be compared. Owns nothing that
-runs: it is given a sandbox and helpers, and starts the peer of a row for that row alone.
+runs: it is given a sandbox and helpers, and starts the peers of a group for that group alone.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,27 @@ import aiohttp
 from gateway.sandbox import bench_books, bench_pgbench, bench_report
 from gateway.sandbox.bench_meters import Meters
 from gateway.sandbox.bench_processes import Talker, talker
-from gateway.sandbox.bench_rows import BARE, PGBENCH, TUNED, USUAL, Block, LoadRow, Measured
-from gateway.sandbox.progress import Progress
+from gateway.sandbox.bench_rows import (
+    BARE,
+    DIRECT,
+    FASTAPI,
+    GATEWAYS,
+    PGBENCH,
+    TUNED,
+    USUAL,
+    Block,
+    LoadRow,
+    Measured,
+)
+from gateway.sandbox.progress import Progress, Step
 
 REPLAYS = 0.01
 NO_PGBENCH = "the embedded PostgreSQL brings no pgbench"
+NO_IMMEDIATE = "the sandbox that was given has no immediate connector"
 
 Load = Callable[[float], Awaitable[Mapping[str, Any]]]
+# And the process that it loads, where that is not one of the sandbox's.
+Loaded = tuple[Load, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Stage:
         work: a folder for what helpers write.
         sandbox_file, seeded: the sandbox's own, and who pays.
         loadtests: the repository's folder.
+        has_immediate: whether it pays over the immediate connector, too (bench_config).
     """
 
     sandbox: Mapping[str, Any]
@@ -59,10 +74,11 @@ class Stage:
     http: aiohttp.ClientSession
     generator: Talker
     meters: Meters
+    has_immediate: bool = False
 
 
 class LoadBench:
-    """Measures one row after another."""
+    """Measures one group of rows after another."""
 
     def __init__(self, stage: Stage, stretch: Stretch) -> None:
         self._stage = stage
@@ -71,35 +87,66 @@ class LoadBench:
         self._ids.touch()
         self._usual_ids.touch()
 
-    async def measure(self, row: LoadRow, progress: Progress) -> Measured:
-        """Measure one row, then check the books."""
-        measured = Measured(row)
-        if row.against == PGBENCH and bench_pgbench.program() is None:
-            measured.skipped = NO_PGBENCH
-            progress.warn(f"{row.name} is left out: {NO_PGBENCH}.")
-            return measured
-        stretch = self._stretch
-        ours = self._ours(row)
-        with progress.step(row.name) as step:
-            step.note("preparing the peer")
-            async with self._peer(row) as theirs:
-                step.note("warming up")
-                for load in (ours, theirs):
-                    await load(stretch.warm_up_s)
-                for number in range(1, stretch.pairs + 1):
-                    step.note(f"pair {number} of {stretch.pairs}")
-                    measured.peer.append(await self._block(theirs))
-                    measured.oqim.append(await self._block(ours))
+    async def measure(self, rows: Sequence[LoadRow], progress: Progress) -> list[Measured]:
+        """Measure rows that share blocks (`bench_rows.groups`), then check the books."""
+        every = [Measured(row, skipped=self._why_not(row)) for row in rows]
+        for left_out in every:
+            if left_out.skipped:
+                progress.warn(f"{left_out.row.name} is left out: {left_out.skipped}.")
+        measured = [one for one in every if not one.skipped]
+        if not measured:
+            return every
+        with progress.step(", ".join(one.row.name for one in measured)) as step:
+            step.note("preparing the peers")
+            async with AsyncExitStack() as stack:
+                await self._measure(await self._loads(measured, stack), measured, step)
             step.note("checking the books")
-            measured.broken = await self._broken(measured)
-            step.note(bench_report.in_short(measured))
-        return measured
+            await self._check(measured)
+            step.note("; ".join(bench_report.in_short(one) for one in measured))
+        return every
 
-    async def _block(self, load: Load) -> Block:
+    def _why_not(self, row: LoadRow) -> str:
+        if row.against == PGBENCH and bench_pgbench.program() is None:
+            return NO_PGBENCH
+        if row.scheme == DIRECT and not self._stage.has_immediate:
+            return NO_IMMEDIATE
+        return ""
+
+    async def _measure(
+        self, loads: Mapping[str, Loaded], measured: Sequence[Measured], step: Step
+    ) -> None:
+        stretch = self._stretch
+        step.note("warming up")
+        for load, _ in loads.values():
+            await load(stretch.warm_up_s)
+        for number in range(1, stretch.pairs + 1):
+            step.note(f"round {number} of {stretch.pairs}, {len(loads)} blocks each")
+            blocks = {name: await self._block(*loaded) for name, loaded in loads.items()}
+            for one in measured:
+                one.peer.append(blocks[one.row.against])
+                one.oqim.append(blocks[_ours_name(one.row)])
+
+    async def _loads(
+        self, measured: Sequence[Measured], stack: AsyncExitStack
+    ) -> dict[str, Loaded]:
+        """Return what is loaded in turns, each by a name: a row's peer, then what is compared."""
+        loads: dict[str, Loaded] = {}
+        for one in measured:
+            row = one.row
+            if row.against not in loads:
+                loads[row.against] = await stack.enter_async_context(self._peer(row))
+            loads.setdefault(_ours_name(row), (self._ours(row), None))
+        return loads
+
+    async def _block(self, load: Load, peer: int | None) -> Block:
+        meters = self._stage.meters
         await self._stage.connection.execute("CHECKPOINT")
-        before = await self._stage.meters.read()
+        meters.watch("peer", peer)
+        before = await meters.read()
         told = await load(self._stretch.seconds)
-        return Block(told, before, await self._stage.meters.read())
+        block = Block(told, before, await meters.read())
+        meters.watch("peer", None)
+        return block
 
     # Who is loaded ------------------------------------------------------------------------
 
@@ -127,57 +174,58 @@ class LoadBench:
         return load
 
     @asynccontextmanager
-    async def _peer(self, row: LoadRow) -> AsyncIterator[Load]:
-        """Run a row's peer; gives how it is loaded."""
+    async def _peer(self, row: LoadRow) -> AsyncIterator[Loaded]:
+        """Run a row's peer; gives how it is loaded, and its process where it has one of its own."""
         stage = self._stage
-        peers = stage.loadtests / "peers"
         if row.against == PGBENCH:
             path = bench_pgbench.program()
             assert path is not None, "the row is left out without it"
             async with bench_pgbench.filled(path, stage.sandbox["database_url"]) as pgbench:
-                yield pgbench.load
+                yield pgbench.load, None
             return
-        assert row.against in (BARE, USUAL, TUNED)
-        is_bare = row.against == BARE
         files = (stage.sandbox_file, stage.seeded)
-        if is_bare:
-            arguments: tuple[str | Path, ...] = (peers / "bare_aiohttp.py",)
-        else:
-            arguments = ("-m", "loadtests.peers.usual_gateway", *files)
-        if row.against == TUNED:
-            arguments = (*arguments, "--tuned")
-        async with talker(*arguments) as peer:
+        arguments: Mapping[str, tuple[str | Path, ...]] = {
+            BARE: (stage.loadtests / "peers" / "bare_aiohttp.py",),
+            USUAL: ("-m", "loadtests.peers.usual_gateway", *files),
+            TUNED: ("-m", "loadtests.peers.usual_gateway", *files, "--tuned"),
+            FASTAPI: ("-m", "loadtests.peers.fastapi_gateway", *files),
+        }
+        is_gateway = row.against in GATEWAYS
+        async with talker(*arguments[row.against]) as peer:
             port = (await peer.hear())["port"]
-            stage.meters.watch("peer", peer.pid)
-            try:
-                yield self._payments(
-                    row,
-                    port,
-                    replays=0.0 if is_bare else REPLAYS,
-                    ids_file=None if is_bare else self._usual_ids,
-                )
-            finally:
-                stage.meters.watch("peer", None)
+            load = self._payments(
+                row,
+                port,
+                replays=REPLAYS if is_gateway else 0.0,
+                ids_file=self._usual_ids if is_gateway else None,
+            )
+            yield load, peer.pid
 
     # The books ----------------------------------------------------------------------------
 
-    async def _broken(self, measured: Measured) -> list[str]:
-        """Return what does not hold: of the answers, of our books, of the peer's."""
-        row, stage = measured.row, self._stage
-        told = [*measured.oqim]
-        if row.against in (USUAL, TUNED):
-            told += measured.peer
-        found = [one for block in told if (one := complaint(block.told))]
-        found += await bench_books.broken(
-            stage.connection,
-            stage.http,
-            scheme=row.scheme,
-            simulator=stage.sandbox["simulators"][row.scheme],
-            ids_file=self._ids,
+    async def _check(self, measured: Sequence[Measured]) -> None:
+        """Find what does not hold: of the answers, of our books, of the peers'."""
+        stage = self._stage
+        simulators = {
+            one.row.scheme: None if one.row.scheme == DIRECT else self._simulator(one.row)
+            for one in measured
+        }
+        found = await bench_books.any_broken(
+            stage.connection, stage.http, simulators=simulators, ids_file=self._ids
         )
-        if row.against in (USUAL, TUNED):
+        if any(one.row.against in GATEWAYS for one in measured):
             found += await bench_books.usual_broken(stage.connection, self._usual_ids)
-        return found
+        for one in measured:
+            told = [*one.oqim, *(one.peer if one.row.against in GATEWAYS else ())]
+            one.broken = [said for block in told if (said := complaint(block.told))] + found
+
+    def _simulator(self, row: LoadRow) -> str:
+        url: str = self._stage.sandbox["simulators"][row.scheme]
+        return url
+
+
+def _ours_name(row: LoadRow) -> str:
+    return f"oqim over {row.scheme}"
 
 
 def complaint(told: Mapping[str, Any]) -> str:

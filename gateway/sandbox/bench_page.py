@@ -31,6 +31,7 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
     done = [row for row in load if "skipped" not in row]
     micro = [row for row in rows if row["kind"] == "micro"]
     laws = [row for row in rows if row["kind"] == "law"]
+    at_rate = [row for row in rows if row["kind"] == "open"]
     parts = [_conditions(conditions)]
     if load:
         parts += ["### Durable payments", _table(_LOAD, [_load_cells(row) for row in load])]
@@ -45,17 +46,23 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
             _table(_COST, [cells for row in done for cells in _cost_cells(row)]),
             _counts_text(done),
         ]
+    if at_rate:
+        parts += [
+            "### At a fixed rate",
+            "Open loop, over VISA: a latency is counted from when the request was due.",
+            _table(_OPEN, [cells for row in at_rate for cells in _open_cells(row)]),
+        ]
     if micro:
         parts += ["### Small things", _table(_MICRO, [_micro_cells(row) for row in micro])]
     if laws:
         parts += ["### As things grow", *map(_law_text, laws)]
-        parts.append(f"![What a decision costs as something grows]({CURVES})")
+        parts.append(f"![What each costs as something grows]({CURVES})")
     return "\n\n".join(parts) + "\n"
 
 
 def headline(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
     """Return a run in one table, for those who only look."""
-    found = [row for row in rows if row["kind"] != "law" and "skipped" not in row]
+    found = [row for row in rows if row["kind"] in ("load", "micro") and "skipped" not in row]
     plan = conditions["plan"]
     return (
         f"{_table(_HEADLINE, [_headline_cells(row) for row in found])}\n\n"
@@ -105,7 +112,16 @@ def _between_marks(path: Path, text: str) -> str:
 def law_of(row: Figures) -> Law:
     """Return a law from its figures."""
     points = tuple((size, us, times) for size, us, times in row["points"])
-    return Law(row["row"], row["what"], row["grows"], points, row["goal"], row["note"])
+    return Law(
+        row["row"],
+        row["what"],
+        row["grows"],
+        points,
+        row["goal"],
+        row["note"],
+        tuple(row["labels"]),
+        tuple(row["broken"]),
+    )
 
 
 def _conditions(found: Mapping[str, Any]) -> str:
@@ -137,6 +153,7 @@ _LOAD = (
     "p50 / p99 ms", "books",
 )  # fmt: skip
 _COST = ("row", "whose", *PROCESSES, "the peer", "servers", "commits", "WAL bytes", "batch")
+_OPEN = ("row", "what", "aimed at", "found", "met", "books")
 _HEADLINE = ("what", "ours", "against", "its", "ratio (spread)", "goal", "met")
 _MICRO = ("row", "what", "us", "against", "us there", "ratio (spread)", "goal", "met")
 
@@ -247,14 +264,36 @@ def _micro_cells(row: Figures) -> list[str]:
     ]
 
 
+def _open_cells(row: Figures) -> list[list[str]]:
+    if row["skipped"]:
+        return [[row["row"], row["what"], "-", f"void: {row['skipped']}", "-", "-"]]
+    books = "hold" if not row["broken"] else "**broken**"
+    heads = [[row["row"], row["what"]], *[["", ""]] * (len(row["cells"]) - 1)]
+    return [
+        [*head, aimed_at, found, _yes(met), books]
+        for head, (aimed_at, found, met) in zip(heads, row["cells"], strict=True)
+    ]
+
+
 def _law_text(row: Figures) -> str:
-    head = (row["grows"], *(f"{size:,}" for size, _, _ in row["points"]))
+    labels = row["labels"] or [f"{size:,}" for size, _, _ in row["points"]]
+    head = (row["grows"], *labels)
     costs = [f"{row['what']}, us", *(f"{us:.2f}" for _, us, _ in row["points"])]
     times = ["times the first", *(f"{times:.2f}" for _, _, times in row["points"])]
-    words = f"Within {row['goal']:g}x was aimed at; met: {_met(row)}."
-    if row["note"]:
+    words = f"{_law_goal(row['goal'])}; met: {_met(row)}."
+    if row["broken"]:
+        words += f" **Broken:** {'; '.join(row['broken'])}."
+    elif row["note"]:
         words += f" {row['note'][0].upper()}{row['note'][1:]}."
     return f"{_table(head, [costs, times])}\n\n{words}"
+
+
+def _law_goal(goal: float | None) -> str:
+    if goal is None:
+        return "Exact limits and the promise of revocation were aimed at"
+    if goal < 1:
+        return f"At least {1 / goal:.1f}x as many was aimed at"
+    return f"Within {goal:g}x was aimed at"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

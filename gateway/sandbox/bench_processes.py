@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.sandbox import bench_config
 from gateway.sandbox.datadir import free_port
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.processes import tail
@@ -74,8 +75,14 @@ async def talker(*arguments: str | Path) -> AsyncIterator[Talker]:
 
 
 @asynccontextmanager
-async def own_sandbox(workers: int, progress: Progress) -> AsyncIterator[Path]:
-    """Run a sandbox of our own in a new folder, removed at the end; gives its sandbox.json."""
+async def own_sandbox(
+    workers: int, progress: Progress, *, loadtests: Path | None = None
+) -> AsyncIterator[Path]:
+    """Run a sandbox of our own in a new folder, removed at the end; gives its sandbox.json.
+
+    Args:
+        loadtests: the repository's folder, when the immediate connector is wanted as well.
+    """
     folder = _new_folder()
     told, log = folder / "sandbox.json", folder / "sandbox.log"
     environment = os.environ | {
@@ -83,6 +90,8 @@ async def own_sandbox(workers: int, progress: Progress) -> AsyncIterator[Path]:
         "OQIM_PORT": str(free_port()),
         "OQIM_WORKERS": str(workers),
     }
+    if loadtests is not None:
+        environment |= bench_config.write(folder / "config", loadtests)
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway", "sandbox"),
@@ -134,8 +143,20 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 async def seed(loadtests: Path, sandbox_file: Path, users: int, out: Path) -> None:
     """Make users with cards and tokens; who they are is in `out`. Raises SandboxError."""
+    await _run(sandbox_file, loadtests / "seed.py", sandbox_file, str(users), out)
+
+
+async def seed_immediate(loadtests: Path, sandbox_file: Path, out: Path) -> None:
+    """Give those users cards that the immediate connector pays with. Raises SandboxError."""
+    script = loadtests / bench_config.CONNECTOR / "seed_cards.py"
+    await _run(sandbox_file, script, sandbox_file, out, *bench_config.SCHEMES)
+
+
+async def _run(sandbox_file: Path, *arguments: str | Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, loadtests / "seed.py", sandbox_file, str(users), out),
+        sys.executable,
+        *arguments,
+        env=os.environ | bench_config.used_by(sandbox_file),
         stdout=sys.stderr,
     )
     if await process.wait() != 0:

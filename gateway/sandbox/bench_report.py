@@ -15,11 +15,12 @@ from typing import Any
 
 import redis.asyncio
 
-from gateway.sandbox.bench_rows import AGAINST, Block, Law, Measured, Ratio
+from gateway.sandbox.bench_rows import AGAINST, Block, Law, Measured, Open, Ratio
 
 PROCESSES = ("gateway", "postgres", "valkey", "simulators", "generator")
 _LIBRARIES = (
     "aiohttp", "uvloop", "asyncpg", "redis", "hiredis", "msgspec", "pyjwt", "pyiso8583",
+    "fastapi", "sqlalchemy", "uvicorn", "limits",
 )  # fmt: skip
 _POSTGRES_SETTINGS = (
     "server_version",
@@ -158,6 +159,11 @@ def small_figures(one: Ratio | Law) -> dict[str, Any]:
     """Return everything a small row or a law says, ready for JSON."""
     kind = "law" if isinstance(one, Law) else "micro"
     return {"kind": kind} | asdict(one) | {"is_met": one.is_met}
+
+
+def open_figures(one: Open) -> dict[str, Any]:
+    """Return everything a row at a fixed rate says, ready for JSON."""
+    return {"kind": "open"} | asdict(one) | {"is_met": one.is_met}
 
 
 class Report:

@@ -4,19 +4,24 @@ Data alone. A goal is a ratio in one run, since times of a shared machine mean l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.sandbox.bench_meters import Reading
 from gateway.sandbox.errors import SandboxError
 
-BARE, PGBENCH, USUAL, TUNED = "bare", "pgbench", "usual", "usual-tuned"
+BARE, PGBENCH, USUAL, TUNED, FASTAPI = "bare", "pgbench", "usual", "usual-tuned", "fastapi"
 AGAINST = {
     BARE: "bare aiohttp",
     PGBENCH: "pgbench",
     USUAL: "the usual way, idiomatic",
     TUNED: "the usual way, tuned",
+    FASTAPI: "FastAPI and SQLAlchemy",
 }
+# Peers that make payments and keep books.
+GATEWAYS = (USUAL, TUNED, FASTAPI)
+# The scheme that the immediate connector pays over, in a sandbox that has it (bench_config).
+DIRECT = "direct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,34 @@ LOAD_ROWS = (
     LoadRow("uzcard-256", "uzcard", 256, BARE, 0.35),
     LoadRow("humo-64", "humo", 64, BARE, 0.25),
     LoadRow("humo-256", "humo", 256, BARE, 0.25),
+    LoadRow("direct-64", DIRECT, 64, BARE, 0.70),
+    LoadRow("direct-256", DIRECT, 256, BARE, 0.70),
     LoadRow("pgbench-256", "visa", 256, PGBENCH, 1.0),
     LoadRow("usual-256", "uzcard", 256, USUAL, 8.0),
     LoadRow("usual-tuned-256", "uzcard", 256, TUNED, 8.0),
+    LoadRow("fastapi-256", "uzcard", 256, FASTAPI, 8.0),
 )
-# One process, no service: bench_core and bench_laws.
-MICRO_ROWS = ("iso8583", "token", "admit")
-LAWS = ("law-policies", "law-revoked")
-NAMES = (*(row.name for row in LOAD_ROWS), *MICRO_ROWS, *LAWS)
+# Open loop, over VISA: bench_open.
+OPEN_ROWS = ("latency-visa", "overload-visa")
+# One process, no service: bench_core and bench_limits, then bench_laws.
+MICRO_ROWS = ("iso8583", "token", "admit", "limits")
+LAWS = ("law-policies", "law-revoked", "law-subjects")
+# On the sandbox: bench_scale. The last leaves millions of payments behind.
+SCALE_LAWS = ("law-in-flight", "law-workers", "law-hot", "law-hosts", "law-stored")
+NAMES = (*(row.name for row in LOAD_ROWS), *OPEN_ROWS, *SCALE_LAWS, *MICRO_ROWS, *LAWS)
+
+
+def groups(rows: Sequence[LoadRow]) -> list[tuple[LoadRow, ...]]:
+    """Return rows together that share blocks, in order: of one peer, or of one load of ours.
+
+    Rows of a group are measured in turns, all in each round, so that a block serves every row that
+    it belongs to and is close in time to the blocks that it is compared with.
+    """
+    found: dict[tuple[object, ...], list[LoadRow]] = {}
+    for row in rows:
+        shared = row.scheme if row.against in GATEWAYS else row.against
+        found.setdefault((row.clients, shared), []).append(row)
+    return [tuple(group) for group in found.values()]
 
 
 def select(prefixes: Sequence[str]) -> tuple[str, ...]:
@@ -61,6 +86,37 @@ def select(prefixes: Sequence[str]) -> tuple[str, ...]:
         if not any(name.startswith(prefix) for name in NAMES):
             raise SandboxError(f"no row begins with {prefix!r}; there are {', '.join(NAMES)}")
     return tuple(name for name in NAMES if not prefixes or name.startswith(tuple(prefixes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How far the laws go: how much of it there is at each point.
+
+    Args:
+        subjects: that limits are counted for, cached.
+        revoked: tokens, alive.
+        in_flight: payments that wait for a processor, and how long each does, seconds.
+        stored: payments, postings and all.
+        seconds: of a block of load.
+    """
+
+    subjects: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    revoked: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+    in_flight: tuple[tuple[int, float], ...] = ((10, 0.02), (100, 0.1), (1_000, 1.0), (10_000, 8.0))
+    stored: tuple[int, ...] = (100_000, 1_000_000)
+    seconds: float = 3.0
+
+
+DEFAULT = Scale()
+MOST = 10_000_000
+FULL = replace(DEFAULT, subjects=(*DEFAULT.subjects, MOST), stored=(*DEFAULT.stored, MOST))
+SMALL = Scale(
+    subjects=(1_000, 10_000),
+    revoked=(1_000, 10_000),
+    in_flight=((10, 0.02), (100, 0.1)),
+    stored=(1_000, 10_000),
+    seconds=1.0,
+)
 
 
 @dataclass(slots=True)
@@ -127,21 +183,53 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What a decision costs as something else grows.
+    """What something costs as something else grows.
 
     Attributes:
-        points: (how much of it there is, microseconds a call, times the first's) each.
-        goal: the most that the last may cost, times the first.
+        what: whose cost; microseconds.
+        points: (how much of it there is, microseconds, times the first's) each.
+        goal: the most that any may cost, times the first; below 1 the last must be cheaper. None:
+            what is aimed at is that nothing breaks.
+        labels: what the points are called where a number says too little; one each.
+        broken: what did not hold meanwhile, in sentences: then nothing is met.
     """
 
     row: str
     what: str
     grows: str
     points: tuple[tuple[int, float, float], ...]
-    goal: float
+    goal: float | None
     note: str = ""
+    labels: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
     @property
     def is_met(self) -> bool:
-        """Whether no point costs more than the goal."""
-        return max(times for _, _, times in self.points) <= self.goal
+        """Whether nothing broke and no point after the first costs more than the goal."""
+        if self.broken:
+            return False
+        return self.goal is None or max(times for _, _, times in self.points[1:]) <= self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What was measured at a fixed rate, from when each request was due.
+
+    Attributes:
+        figures: numbers by name, for programs.
+        cells: what is aimed at, what was found, whether it was met.
+        broken: what of the answers or the books does not hold.
+        skipped: why nothing can be said, if so.
+    """
+
+    row: str
+    what: str
+    figures: Mapping[str, float]
+    cells: tuple[tuple[str, str, bool], ...]
+    broken: tuple[str, ...] = ()
+    skipped: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every goal was reached, and nothing broke."""
+        return not self.broken and not self.skipped and all(met for _, _, met in self.cells)

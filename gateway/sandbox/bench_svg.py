@@ -11,7 +11,9 @@ from gateway.sandbox.bench_rows import Law
 
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 40, 28, 76
-COLOURS = ("#2f81f7", "#d2691e", "#2da44e", "#a371f7")
+COLOURS = (
+    "#2f81f7", "#d2691e", "#2da44e", "#a371f7", "#cf222e", "#1b7c83", "#bf8700", "#8250df",
+)  # fmt: skip
 # What the axis shows even when every curve is flat.
 TIMES_MAX_LEAST = 2.0
 
@@ -48,20 +50,25 @@ def draw(laws: Sequence[Law]) -> str:
         ]
         down = HEIGHT - BOTTOM + 44 + 18 * number
         parts.append(f'<rect x="{LEFT}" y="{down - 9}" width="14" height="8" fill="{colour}"/>')
-        parts.append(_text(LEFT + 22, down, law.grows))
+        parts.append(_text(LEFT + 22, down, _named(law)))
     inside = "\n".join(parts)
     height = HEIGHT + 18 * max(0, len(laws) - 2)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" role="img" '
         'font-family="system-ui, sans-serif" font-size="12">\n'
-        "<title>What a decision costs as something grows</title>\n"
+        "<title>What each costs as something grows</title>\n"
         f"{inside}\n</svg>\n"
     )
 
 
+def _named(law: Law) -> str:
+    """Return what a curve is of; sizes that are none are named."""
+    return f"{law.grows} ({', '.join(law.labels)})" if law.labels else law.grows
+
+
 def _axes(first: int, last: int, top: float, x: Scale, y: Scale) -> list[str]:
-    parts = [_text(8, 16, "cost of a decision, times the smallest size's")]
+    parts = [_text(8, 16, "cost, times the first's")]
     for half in range(int(top * 2) + 1):
         times = half / 2
         is_base = times == 0

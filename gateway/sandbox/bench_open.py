@@ -1,0 +1,118 @@
+"""The rows at a fixed rate: latency at half the peak, and what is left of it at three times that.
+
+Open loop: a latency is counted from when the request was due, so that no stall hides behind clients
+that wait for it. The peak of both is found by a short closed loop first, on the same sandbox.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from gateway.sandbox import bench_books
+from gateway.sandbox.bench_load import Stage
+from gateway.sandbox.bench_rows import Open
+from gateway.sandbox.open_loop import OpenLoop, at_rate, find_peak
+from gateway.sandbox.progress import Progress
+
+SCHEME = "visa"
+P50_MS, P99_MS = 10.0, 50.0
+OVER, COMPLETED, SHED_COST = 3.0, 0.8, 0.1
+# More than the server lets have work with: the rest wait in the generator, counted all the same.
+CONNECTIONS_OVER = 3_000
+
+
+async def latency(stage: Stage, progress: Progress, *, seconds: float) -> Open:
+    """Measure latency at half the peak."""
+    with progress.step("latency-visa") as step:
+        step.note("finding the peak")
+        peak = await find_peak(stage, scheme=SCHEME, seconds=seconds / 2)
+        step.note(f"{peak.per_second / 2:,.0f} requests a second")
+        told = await at_rate(stage, rate=peak.per_second / 2, seconds=seconds, scheme=SCHEME)
+        broken = await _broken(stage, told)
+        step.note(f"p50 {told.p50_ms:.1f} ms, p99 {told.p99_ms:.1f} ms")
+    return Open(
+        row="latency-visa",
+        what=f"latency at half the peak, {told.rate:,.0f} requests/s",
+        figures={
+            "peak_per_s": peak.per_second,
+            "rate_per_s": told.rate,
+            "p50_ms": told.p50_ms,
+            "p99_ms": told.p99_ms,
+            "p999_ms": told.payments.p999_ms,
+            "max_ms": told.payments.max_ms,
+        },
+        cells=(
+            (f"p50 under {P50_MS:g} ms", f"{told.p50_ms:.1f} ms", told.p50_ms < P50_MS),
+            (f"p99 under {P99_MS:g} ms", f"{told.p99_ms:.1f} ms", told.p99_ms < P99_MS),
+        ),
+        broken=broken,
+        skipped=told.void,
+    )
+
+
+async def overload(stage: Stage, progress: Progress, *, seconds: float) -> Open:
+    """Measure what is completed at three times the peak, and what a shed request costs.
+
+    The gateway's CPU above what the completed payments take, as measured at the peak, is charged to
+    the shed requests.
+    """
+    with progress.step("overload-visa") as step:
+        step.note("finding the peak")
+        peak = await find_peak(stage, scheme=SCHEME, seconds=seconds / 2)
+        rate = peak.per_second * OVER
+        step.note(f"{rate:,.0f} requests a second")
+        before = await stage.meters.read()
+        told = await at_rate(
+            stage,
+            rate=rate,
+            seconds=seconds,
+            scheme=SCHEME,
+            connections=CONNECTIONS_OVER,
+            replays=0.0,
+            refusals=0.0,
+            warm_up_s=0.0,
+        )
+        after = await stage.meters.read()
+        broken = await _broken(stage, told)
+        share = told.completed_per_s / peak.per_second
+        cpu_us = (after.cpu_s["gateway"] - before.cpu_s["gateway"]) * 1e6
+        left_us = max(0.0, cpu_us - told.payments.completed * peak.cpu_us)
+        cost = left_us / max(1, told.payments.shed) / peak.cpu_us
+        step.note(f"{share:.2f} of the peak, a shed request {cost:.3f} of an admitted one")
+    return Open(
+        row="overload-visa",
+        what=f"three times the peak, {rate:,.0f} requests/s",
+        figures={
+            "peak_per_s": peak.per_second,
+            "rate_per_s": told.rate,
+            "completed_per_s": told.completed_per_s,
+            "share_of_peak": share,
+            "shed": told.payments.shed,
+            "failed": told.payments.failed,
+            "shed_cost": cost,
+            "p99_ms": told.p99_ms,
+        },
+        cells=(
+            (f"at least {COMPLETED:.0%} of the peak", f"{share:.0%}", share >= COMPLETED),
+            (
+                f"a shed request under {SHED_COST:.0%} of an admitted one",
+                f"{cost:.1%}",
+                cost < SHED_COST,
+            ),
+        ),
+        broken=broken,
+        skipped=told.void,
+    )
+
+
+async def _broken(stage: Stage, told: OpenLoop) -> tuple[str, ...]:
+    found = await bench_books.broken(
+        stage.connection,
+        stage.http,
+        scheme=SCHEME,
+        simulator=stage.sandbox["simulators"][SCHEME],
+        ids_file=stage.work / "ids",
+    )
+    return (*told.wrong, *found)
+
+
+Measure = Callable[..., Awaitable[Open]]
+OPEN: dict[str, Measure] = {"latency-visa": latency, "overload-visa": overload}

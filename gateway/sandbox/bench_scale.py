@@ -1,0 +1,383 @@
+"""Laws of scale on the sandbox: payments that wait, several workers, one hot limit, several hosts.
+
+What a payment takes is its gateway's and PostgreSQL's CPU; where the question is what several
+processes do together, it is time by the clock, over both cores, with the generators on them as
+well. Each law checks the books after it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from typing import Any
+
+from gateway.sandbox import bench_books, bench_config
+from gateway.sandbox.bench_beside import NAME, Neighbour, beside
+from gateway.sandbox.bench_config import CAP, CAPPED, DIRECT, HOT, SHARED
+from gateway.sandbox.bench_load import Stage, complaint
+from gateway.sandbox.bench_processes import Talker, talker
+from gateway.sandbox.bench_rows import Law, Scale
+from gateway.sandbox.bench_stored import stored
+from gateway.sandbox.errors import SandboxError
+from gateway.sandbox.progress import Progress, Step
+
+SCHEME = "visa"
+CLIENTS, ROUNDS = 64, 3
+PAYMENTS, QUOTES = "/v1/payments", "/v1/payments/quote"
+# As many payments a second are let in while all that shall wait come.
+RAMP_PER_S, POLL_S = 1_000.0, 0.1
+NEARLY_ALL = 0.95
+REVOKED = 20
+
+
+class Crowd:
+    """Two generators, each with a server of its own or both with one.
+
+    Args:
+        ports: of the sandbox's gateway, and of the one beside it.
+    """
+
+    def __init__(self, stage: Stage, generators: Sequence[Talker], ports: tuple[int, int]) -> None:
+        self._stage = stage
+        self._generators = generators
+        self._ports = ports
+
+    async def load(
+        self, gateways: int, *, scheme: str, seconds: float, path: str = PAYMENTS
+    ) -> list[Mapping[str, Any]]:
+        """Load one gateway or both for so long, by as many clients; returns what was told."""
+        told: list[Mapping[str, Any]] = await asyncio.gather(
+            *(
+                generator.ask(
+                    {
+                        "port": self._ports[number if gateways == 2 else 0],
+                        "path": path,
+                        "clients": CLIENTS // 2,
+                        "seconds": seconds,
+                        "scheme": scheme,
+                        "replays": 0.0,
+                        "ids_file": str(self._stage.work / "ids"),
+                    }
+                )
+                for number, generator in enumerate(self._generators)
+            )
+        )
+        return told
+
+
+@asynccontextmanager
+async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
+    """Run a second generator beside the stage's own."""
+    async with talker(stage.loadtests / "generator.py", stage.seeded) as second:
+        await second.hear()
+        yield Crowd(stage, (stage.generator, second), (_port(stage), neighbour.port))
+
+
+def _port(stage: Stage) -> int:
+    return int(stage.sandbox["base_url"].rpartition(":")[2])
+
+
+def _rate(told: Sequence[Mapping[str, Any]]) -> float:
+    return float(sum((one["created"] + one["late"]) / one["until_last_s"] for one in told))
+
+
+def _complaints(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [said for one in told if (said := complaint(one))]
+
+
+async def _books(stage: Stage, *schemes: str) -> list[str]:
+    simulators = {
+        scheme: None if scheme in bench_config.SCHEMES else stage.sandbox["simulators"][scheme]
+        for scheme in schemes
+    }
+    return await bench_books.any_broken(
+        stage.connection, stage.http, simulators=simulators, ids_file=stage.work / "ids"
+    )
+
+
+def _us(per_second: float) -> float:
+    return 1e6 / per_second
+
+
+# Payments in flight ---------------------------------------------------------------------------
+
+
+async def in_flight(stage: Stage, progress: Progress, scale: Scale) -> Law:
+    """Let more and more payments wait for VISA, in a gateway with room for them.
+
+    As many are asked for a second at each size, as far as that goes: the more wait, the longer each
+    does.
+    """
+    config = stage.sandbox_file.parent / "config"
+    environment = bench_config.widen(config, stage.work / "wide")
+    costs, broken = [], []
+    with progress.step("law-in-flight") as step:
+        async with beside(stage, environment) as neighbour:
+            await _wait_in_flight(stage, neighbour, 10, 0.0, scale.seconds, step)
+            idle_kb = neighbour.pss_kb()
+            most_kb = idle_kb
+            for count, wait_s in scale.in_flight:
+                us, pss_kb, told = await _wait_in_flight(
+                    stage, neighbour, count, wait_s, scale.seconds, step
+                )
+                costs.append((count, us))
+                most_kb = max(most_kb, pss_kb)
+                broken += _complaints([told])
+        step.note("checking the books")
+        broken += await _books(stage, SCHEME)
+    first = costs[0][1]
+    most = scale.in_flight[-1][0]
+    return Law(
+        row="law-in-flight",
+        what="CPU of gateway and PostgreSQL",
+        grows="payments in flight, waiting on a slow processor",
+        points=tuple((count, us, us / first) for count, us in costs),
+        goal=1.3,
+        note=(
+            f"{(most_kb - idle_kb) / most:.1f} kB of the gateway's memory (PSS) a payment at "
+            f"{most:,}, its client's connection included"
+        ),
+        broken=tuple(broken),
+    )
+
+
+async def _wait_in_flight(
+    stage: Stage, neighbour: Neighbour, count: int, wait_s: float, seconds: float, step: Step
+) -> tuple[float, int, Mapping[str, Any]]:
+    """Have so many payments wait so long each; returns CPU us a payment, PSS, what was told."""
+    window_s = max(seconds, wait_s)
+    ramp_s = 1.0 + count / RAMP_PER_S
+    control = f"{stage.sandbox['simulators'][SCHEME]}/_sim/faults"
+    step.note(f"{count:,} in flight")
+    if wait_s:
+        await stage.http.post(control, json={"kind": "delay", "rate": 1.0, "seconds": wait_s})
+    try:
+        order = {
+            "port": neighbour.port,
+            "path": PAYMENTS,
+            "clients": count,
+            "seconds": ramp_s + window_s,
+            "scheme": SCHEME,
+            "replays": 0.0,
+            "ids_file": str(stage.work / "ids"),
+        }
+        loading = asyncio.ensure_future(stage.generator.ask(order))
+        try:
+            if wait_s:
+                await _until_in_flight(stage, neighbour, count, ramp_s)
+            us, pss_kb = await _window(stage, neighbour, window_s)
+        finally:
+            told = await loading
+    finally:
+        await stage.http.delete(control)
+    return us, pss_kb, told
+
+
+async def _until_in_flight(stage: Stage, neighbour: Neighbour, count: int, within_s: float) -> None:
+    name = f'oqim_connector_in_flight{{connector="{SCHEME}"}}'
+    deadline = time.monotonic() + within_s
+    while await neighbour.gauge(stage.http, name) < count * NEARLY_ALL:
+        if time.monotonic() > deadline:
+            # The window is measured all the same; how many waited is a matter of the rate.
+            return
+        await asyncio.sleep(POLL_S)
+
+
+async def _window(stage: Stage, neighbour: Neighbour, seconds: float) -> tuple[float, int]:
+    """Measure for a while; returns CPU us a payment, and the memory in use at its end."""
+    entries = await neighbour.gauge(stage.http, "oqim_journal_entries")
+    before = await stage.meters.read()
+    await asyncio.sleep(seconds)
+    after = await stage.meters.read()
+    # An intent and an outcome each.
+    payments = (await neighbour.gauge(stage.http, "oqim_journal_entries") - entries) / 2
+    spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in (NAME, "postgres"))
+    if not payments:
+        raise SandboxError("no payment was made while many waited")
+    return spent_s * 1e6 / payments, neighbour.pss_kb()
+
+
+# Several workers ------------------------------------------------------------------------------
+
+
+async def workers(stage: Stage, progress: Progress, scale: Scale) -> Law:
+    """Ask for quotes, which are admission alone, of one worker and of two."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    broken: list[str] = []
+    async with AsyncExitStack() as stack:
+        step = stack.enter_context(progress.step("law-workers"))
+        neighbour = await stack.enter_async_context(beside(stage))
+        both = await stack.enter_async_context(crowd(stage, neighbour))
+        cpu_s: dict[int, float] = {}
+        for number in range(ROUNDS + 1):
+            for count in (1, 2):
+                step.note(f"round {number} of {ROUNDS}, {count} worker(s)")
+                before = await stage.meters.read()
+                told = await both.load(count, scheme=DIRECT, seconds=scale.seconds, path=QUOTES)
+                after = await stage.meters.read()
+                broken += _complaints(told)
+                if number:
+                    rates[count].append(_rate(told))
+                    quotes = sum(one["created"] + one["late"] for one in told)
+                    names = ("gateway", NAME)
+                    spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in names)
+                    cpu_s[count] = spent_s / quotes
+    times = median(one / two for one, two in zip(rates[1], rates[2], strict=True))
+    return Law(
+        row="law-workers",
+        what="time by the clock between two quotes",
+        grows="workers, quoting (admission alone)",
+        points=((1, _us(median(rates[1])), 1.0), (2, _us(median(rates[2])), times)),
+        goal=1 / 1.7,
+        note=(
+            f"{median(rates[1]):,.0f} and {median(rates[2]):,.0f} quotes/s; a quote takes "
+            f"{cpu_s[1] * 1e6:.0f} and {cpu_s[2] * 1e6:.0f} us of its worker's CPU. The generators "
+            "are on the same cores, and take their part of what a second worker could have"
+        ),
+        broken=tuple(dict.fromkeys(broken)),
+    )
+
+
+# One hot limit --------------------------------------------------------------------------------
+
+
+async def hot(stage: Stage, progress: Progress, scale: Scale) -> Law:
+    """Pay one merchant by two workers, without a limit of its own and with one that all share."""
+    rates: dict[str, list[float]] = {DIRECT: [], HOT: []}
+    broken: list[str] = []
+    async with AsyncExitStack() as stack:
+        step = stack.enter_context(progress.step("law-hot"))
+        neighbour = await stack.enter_async_context(beside(stage))
+        both = await stack.enter_async_context(crowd(stage, neighbour))
+        for number in range(ROUNDS + 1):
+            for scheme in (DIRECT, HOT):
+                step.note(f"round {number} of {ROUNDS}, {scheme}")
+                told = await both.load(2, scheme=scheme, seconds=scale.seconds)
+                broken += _complaints(told)
+                if number:
+                    rates[scheme].append(_rate(told))
+        step.note("until the limit is reached")
+        broken += await _until_capped(stage, both, CAPPED, scale.seconds)
+        step.note("checking the books")
+        broken += await _books(stage, DIRECT, HOT, CAPPED)
+    times = median(cold / one for cold, one in zip(rates[DIRECT], rates[HOT], strict=True))
+    return Law(
+        row="law-hot",
+        what="time by the clock between two payments",
+        grows="one merchant's limit that every payment takes from, by 2 workers",
+        points=((1, _us(median(rates[DIRECT])), 1.0), (2, _us(median(rates[HOT])), times)),
+        goal=1.5,
+        note=(
+            f"{median(rates[DIRECT]):,.0f} and {median(rates[HOT]):,.0f} payments/s; of a limit of "
+            f"{CAP:,} payments, {CAP:,} were let through"
+        ),
+        labels=("none", "one"),
+        broken=tuple(dict.fromkeys(broken)),
+    )
+
+
+async def _until_capped(stage: Stage, both: Crowd, scheme: str, seconds: float) -> list[str]:
+    """Pay over a scheme whose merchant has a limit until it is reached; it must be, exactly."""
+    answers = {201: 0, 422: 0}
+    for _ in range(20):
+        told = await both.load(2, scheme=scheme, seconds=seconds)
+        for one in told:
+            for status, count in one["statuses"].items():
+                answers[int(status)] = answers.get(int(status), 0) + count
+        if all("422" in one["statuses"] for one in told):
+            break
+    found = []
+    if others := {status: n for status, n in answers.items() if status not in (201, 422)}:
+        found.append(f"unexpected answers of a merchant at its limit: {others}")
+    written = await stage.connection.fetchval(
+        "SELECT count(*) FROM payments WHERE scheme = $1 AND status <> 'failed'", scheme
+    )
+    if (answers[201], written) != (CAP, CAP):
+        found.append(
+            f"a limit of {CAP:,} payments let {answers[201]:,} through, and {written:,} are written"
+        )
+    return found
+
+
+# Several hosts --------------------------------------------------------------------------------
+
+
+async def hosts(stage: Stage, progress: Progress, scale: Scale) -> Law:
+    """Two gateways over one PostgreSQL and one Redis: exact limits, and revocations kept at once.
+
+    What is timed is the call that ends a session; when it has returned, neither gateway may take
+    the session's token, while both are paid through.
+    """
+    broken: list[str] = []
+    users = stage.sandbox["users"]
+    first_url = str(stage.sandbox["base_url"])
+    async with AsyncExitStack() as stack:
+        step = stack.enter_context(progress.step("law-hosts"))
+        step.note("ending sessions, one host")
+        alone, told = await _end_sessions(stage, users[:REVOKED], [first_url])
+        broken += told
+        neighbour = await stack.enter_async_context(beside(stage))
+        both = await stack.enter_async_context(crowd(stage, neighbour))
+        step.note("ending sessions, two hosts")
+        urls = [first_url, neighbour.base_url]
+        loading = asyncio.ensure_future(both.load(2, scheme=DIRECT, seconds=scale.seconds))
+        try:
+            together, told = await _end_sessions(stage, users[REVOKED : 2 * REVOKED], urls)
+        finally:
+            broken += _complaints(await loading)
+        broken += told
+        step.note("until the limit is reached")
+        broken += await _until_capped(stage, both, SHARED, scale.seconds)
+        step.note("checking the books")
+        broken += await _books(stage, DIRECT, SHARED)
+    ended = median(alone), median(together)
+    return Law(
+        row="law-hosts",
+        what="a call that ends a session",
+        grows="hosts over one PostgreSQL and one Redis",
+        points=((1, ended[0], 1.0), (2, ended[1], ended[1] / ended[0])),
+        goal=None,
+        note=(
+            f"{2 * REVOKED} sessions were ended, and no host took a token of theirs afterwards; "
+            f"of a limit of {CAP:,} payments, {CAP:,} were let through by two hosts together. Both "
+            "hosts are processes of this machine; two were measured while both were paid through"
+        ),
+        broken=tuple(dict.fromkeys(broken)),
+    )
+
+
+async def _end_sessions(
+    stage: Stage, users: Sequence[Mapping[str, Any]], urls: Sequence[str]
+) -> tuple[list[float], list[str]]:
+    """End each user's session at the first host; returns how long each call took, us, and what
+    does not hold."""
+    took_us, broken = [], []
+    for user in users:
+        bearer = {"Authorization": f"Bearer {user['access_token']}"}
+        for url in urls:
+            async with stage.http.get(f"{url}/v1/sessions", headers=bearer) as answer:
+                listed = await answer.json()
+                if answer.status != 200:
+                    raise SandboxError(f"sessions cannot be listed: {answer.status} {listed}")
+        session = next(one["id"] for one in listed["sessions"] if one["is_current"])
+        started = time.perf_counter()
+        async with stage.http.delete(f"{urls[0]}/v1/sessions/{session}", headers=bearer) as answer:
+            if answer.status != 204:
+                broken.append(f"a session could not be ended: {answer.status}")
+        took_us.append((time.perf_counter() - started) * 1e6)
+        for url in urls:
+            async with stage.http.get(f"{url}/v1/sessions", headers=bearer) as answer:
+                if answer.status != 401:
+                    broken.append("a host took the token of a session that had ended")
+    return took_us, broken
+
+
+Measure = Callable[[Stage, Progress, Scale], Awaitable[Law]]
+LAWS: dict[str, Measure] = {
+    "law-in-flight": in_flight,
+    "law-workers": workers,
+    "law-hot": hot,
+    "law-hosts": hosts,
+    "law-stored": stored,
+}

@@ -87,6 +87,21 @@ ROW ?=
 bench: build ## Measure against peers in one run; ROW=visa-64 or ROW=visa for some rows
 	$(VENV)/oqim bench $(ROW) $(ARGS)
 
+# KIND=latency, soak, spike, overload, failing-processor or failover; ARGS="--minutes 5 --strict", say.
+KIND ?= latency
+
+.PHONY: drill
+drill: build ## Make trouble under load and check that everything holds; KIND=latency, soak, spike, overload, ...
+	$(VENV)/oqim drill $(KIND) $(ARGS)
+
+# Into the sandbox that `make run` started; SEEDED says who they are, for loadtests/.
+USERS ?= 100000
+SEEDED ?= var/seeded.json
+
+.PHONY: seed
+seed: build ## Give the running sandbox USERS=100000 more users, each with a card of every scheme
+	$(VENV)/python loadtests/seed.py $${OQIM_DATA_DIR:-var}/sandbox.json $(USERS) $(SEEDED)
+
 .PHONY: profile
 profile: build ## Draw where the gateway's time goes under load: dist/profile.svg
 	$(VENV)/oqim profile $(ARGS)

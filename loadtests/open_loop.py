@@ -12,7 +12,8 @@ everything that should have been asked meanwhile. What each request is (who pays
 whether it is a replay or one that must be refused) is drawn before the clock runs, and tokens were
 signed long before; when a request is due, its parts are put together and written, no more.
 
-`settle` asks again, with its key, for every payment of the last order that has no final answer.
+`settle` asks again, with its key, for every payment of the last order whose answer leaves open what
+became of it.
 
 It knows the few bytes of HTTP/1.1 that our own servers answer (a Content-Length, no chunks), and
 must never be pointed at anything else. Who it pays as comes from `loadtests/seed.py`:
@@ -413,8 +414,16 @@ async def _run_by_the_clock(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_unknown(status: int) -> bool:
+    """Return whether an answer leaves open what became of a payment.
+
+    A 503 does not: nothing was sent.
+    """
+    return not (200 <= status < 300 or 400 <= status < 500 or status == 503)
+
+
 async def settle(run: Run, within_s: float) -> dict[str, Any]:
-    """Ask again for payments without a final answer, each with its key, until all have one.
+    """Ask again for payments of which nothing is known, each with its key, until all are.
 
     Returns:
         How many there were, how many have none after `within_s`, and the seconds it took.
@@ -423,7 +432,7 @@ async def settle(run: Run, within_s: float) -> dict[str, Any]:
     unknown = [
         number
         for number, status in enumerate(records.statuses)
-        if records.kinds[number] == PAYMENT and not 200 <= status < 300 and not 400 <= status < 500
+        if records.kinds[number] == PAYMENT and is_unknown(status)
     ]
     waiting, ids, slots = set(unknown), [], asyncio.Semaphore(SETTLING_AT_ONCE)
 

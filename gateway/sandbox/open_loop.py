@@ -210,7 +210,7 @@ class OpenGenerator:
         return await (await self.begin(order)).finish()
 
     async def settle(self, within_s: float) -> Mapping[str, Any]:
-        """Ask again for every payment of the last run that has no final answer, with its key.
+        """Ask again, with its key, for every payment of the last run of which nothing is known.
 
         Returns:
             `unknown` (how many there were), `still_unknown`, `seconds`.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import secrets
 import socket
 from pathlib import Path
@@ -22,6 +23,10 @@ from pathlib import Path
 from gateway.sandbox.errors import DirectoryInUse, PortInUse, SandboxError
 
 LOOPBACK = "127.0.0.1"
+# Systems give outgoing connections higher ones (from 32768 on Linux, from 49152 elsewhere): what is
+# found free here is still free when a server that takes seconds to start takes it.
+_OWN_PORTS = range(20_000, 32_768)
+_PORT_TRIES = 100
 
 
 class DataDirectory:
@@ -154,8 +159,12 @@ def require_port(port: int, *, variable: str, host: str = LOOPBACK) -> None:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return a port of the loopback address that is free now: the preferred one if it is."""
-    for port in (preferred or 0, 0):
+    """Return a port of the loopback address that is free now: the preferred one if it is.
+
+    Another is one that no outgoing connection is given meanwhile.
+    """
+    others = random.SystemRandom().sample(_OWN_PORTS, _PORT_TRIES)
+    for port in (*((preferred,) if preferred else ()), *others, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -135,3 +135,13 @@ def test_last_lines_are_those_of_this_run(tmp_path: Path) -> None:
         writer.writelines(f"line {number}\n" for number in range(20))
     assert processes.tail(log, start).splitlines() == [f"    line {n}" for n in range(5, 20)]
     assert processes.tail(tmp_path / "absent") == ""
+
+
+def test_a_free_port_is_none_that_an_outgoing_connection_is_given() -> None:
+    """Another program's connection would take it before the server that it was found for."""
+    with socket.socket() as outgoing:
+        outgoing.bind(("127.0.0.1", 0))
+        given = outgoing.getsockname()[1]
+    found = [free_port() for _ in range(50)]
+    assert max(found) < 32_768 <= given
+    assert len(set(found)) > 40

@@ -244,3 +244,34 @@ def problem_kinds() -> list[tuple[str, int, bool, str]]: ...
 def is_pan(text: str) -> bool: ...
 def rfc3339(at_ms: int) -> str: ...
 def year_month(at_ms: int) -> tuple[int, int]: ...
+
+class Counter:
+    """A number that only grows; `value` is below 2**64."""
+
+    def __init__(self) -> None: ...
+    def add(self, amount: int = 1) -> None: ...
+    @property
+    def value(self) -> int: ...
+
+class Histogram:
+    """How many values were at most each bound, and the sum of all.
+
+    `bounds` are up to 32, ascending from above zero, in the unit of the values; ValueError
+    otherwise. What is negative or no number counts as zero.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None: ...
+    def observe(self, value: float) -> None: ...
+    def read(self) -> tuple[list[int], float]:
+        """Return the number in each bucket, the last above all bounds, and the sum."""
+
+class Answers:
+    """The answers of one route: how many of each status, and how many seconds they took."""
+
+    def __init__(self, bounds: Sequence[float]) -> None: ...
+    def observe(self, status: int, seconds: float) -> None:
+        """Count one answer; ValueError when `status` is none, 100 to 599."""
+    def statuses(self) -> list[tuple[int, int]]:
+        """Return each status that was answered, with how often."""
+    def seconds(self) -> tuple[list[int], float]:
+        """Return what `Histogram.read` does."""

@@ -8,10 +8,13 @@ from importlib.metadata import version
 from gateway import _core
 from gateway._core import (
     Admission,
+    Answers,
     Claims,
     Commission,
     Core,
+    Counter,
     Decider,
+    Histogram,
     Iso8583,
     Missing,
     Refusal,
@@ -30,10 +33,13 @@ from gateway._core import (
 
 __all__ = [
     "Admission",
+    "Answers",
     "Claims",
     "Commission",
     "Core",
+    "Counter",
     "Decider",
+    "Histogram",
     "Iso8583",
     "Missing",
     "Refusal",

@@ -180,6 +180,11 @@ i64 = st.one_of(
 u64 = st.one_of(st.sampled_from([0, 1, 2**63, 2**64 - 1]), st.integers(0, 2**64 - 1))
 # What a clock or a stored row may say, to the year 9999.
 moment = st.one_of(st.sampled_from([0, NOW_MS]), st.integers(0, 253_402_300_799_999))
+bounds = st.one_of(
+    st.just([0.1, 1.0]),
+    st.lists(st.floats(), max_size=40),
+    st.lists(st.floats(), max_size=40).map(sorted),
+)
 amount = st.one_of(st.sampled_from([0, 1, 999, 1_000, 10**15]), st.integers(0, 10**15))
 # A string of Python may hold what no UTF-8 can.
 text = st.one_of(st.text(max_size=40), st.sampled_from(["", "usr_1", "\ud800", "\0", "UZS"]))
@@ -269,6 +274,15 @@ CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
         ),
     ),
     "unpack": (lambda given: Iso8583("visa-binary").unpack(given), (raw,)),
+    "counter": (lambda given: core_module.Counter().add(given), (i64,)),
+    "histogram": (
+        lambda bounds, value: core_module.Histogram(bounds).observe(value),
+        (bounds, st.floats()),
+    ),
+    "answers": (
+        lambda bounds, *given: core_module.Answers(bounds).observe(*given),
+        (bounds, st.integers(-1, 70_000), st.floats()),
+    ),
     "read_rules": (core_module.read_rules, (damaged(RULES) | json_bytes,)),
     "record_json": (core_module.record_json, (damaged(record()),)),
     "read_body": (core_module.read_body, (raw_headers, raw | json_bytes)),

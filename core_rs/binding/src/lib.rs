@@ -3,6 +3,7 @@
 mod core;
 mod iso8583;
 mod rules;
+mod tally;
 
 use pyo3::prelude::*;
 
@@ -11,5 +12,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     core::register(module)?;
     iso8583::register(module)?;
-    rules::register(module)
+    rules::register(module)?;
+    tally::register(module)
 }

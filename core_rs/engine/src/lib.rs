@@ -31,5 +31,6 @@ pub mod routing;
 pub mod rules;
 pub mod simulate;
 pub mod state;
+pub mod tally;
 pub mod token;
 pub mod window;

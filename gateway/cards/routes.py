@@ -31,17 +31,10 @@ class _Handlers:
         return json_response(200, await self._cards.get(request.who.sub, request.params["id"]))
 
     async def list(self, request: Request) -> Response:
-        page = query_as(request, CardsQuery)
         owner = request.who.sub
-        before = None
-        if page.cursor is not None:
-            before = self._cursors.decode(page.cursor, list_name=_LIST, bound_to=owner)
-        cards = await self._cards.page(owner, before=before, limit=page.limit + 1)
-        shown = cards[: page.limit]
-        following = None
-        if len(cards) > page.limit:
-            following = self._cursors.encode(shown[-1].id, list_name=_LIST, bound_to=owner)
-        return json_response(200, CardList(shown, following))
+        page = self._cursors.page(_LIST, query_as(request, CardsQuery), owner)
+        cards = await self._cards.page(owner, before=page.position, limit=page.limit)
+        return json_response(200, CardList(*page.cut(cards, lambda one: one.id)))
 
     async def delete(self, request: Request) -> Response:
         no_body(request)

@@ -104,16 +104,12 @@ class _Handlers:
         return json_response(200, self._metadata, _PUBLIC_FOR_A_WHILE)
 
     async def list_sessions(self, request: Request) -> Response:
-        page = query_as(request, SessionsQuery)
         who = request.who
-        before = None
-        if page.cursor is not None:
-            before = self._cursors.decode(page.cursor, list_name=_LIST, bound_to=who.sub)
-        sessions = await self._identity.sessions.page(who.sub, before=before, limit=page.limit + 1)
-        shown = sessions[: page.limit]
-        following = None
-        if len(sessions) > page.limit:
-            following = self._cursors.encode(shown[-1].id, list_name=_LIST, bound_to=who.sub)
+        page = self._cursors.page(_LIST, query_as(request, SessionsQuery), who.sub)
+        sessions = await self._identity.sessions.page(
+            who.sub, before=page.position, limit=page.limit
+        )
+        shown, following = page.cut(sessions, lambda one: one.id)
         data = [
             SessionAnswer(
                 one.id,

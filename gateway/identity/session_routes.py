@@ -165,22 +165,15 @@ class _Handlers:
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, SessionsQuery)
-        bound = "|".join(one or "" for one in (query.user, query.client, query.state))
-        before = _FIRST
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
+        page = self._cursors.page(_LIST, query, query.user, query.client, query.state)
         found = await self._oversight.page(
             user=query.user,
             client=query.client,
             state=query.state,
-            before=before,
-            limit=query.limit + 1,
+            before=page.position or _FIRST,
+            limit=page.limit,
         )
-        shown = found[: query.limit]
-        following = None
-        if len(found) > query.limit:
-            following = self._cursors.encode(shown[-1].id, list_name=_LIST, bound_to=bound)
-        return json_response(200, SessionPage(shown, following))
+        return json_response(200, SessionPage(*page.cut(found, lambda one: one.id)))
 
     async def end(self, request: Request) -> Response:
         no_body(request)

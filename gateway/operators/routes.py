@@ -58,16 +58,9 @@ class _Handlers:
         return Response(204, b"")
 
     async def page(self, request: Request) -> Response:
-        query = query_as(request, PageQuery)
-        after = ""
-        if query.cursor is not None:
-            after = self._cursors.decode(query.cursor, list_name=_LIST, bound_to="")
-        found = await self._operators.page(after=after, limit=query.limit + 1)
-        shown = found[: query.limit]
-        following = None
-        if len(found) > query.limit:
-            following = self._cursors.encode(shown[-1].id, list_name=_LIST, bound_to="")
-        return json_response(200, OperatorPage(shown, following))
+        page = self._cursors.page(_LIST, query_as(request, PageQuery))
+        found = await self._operators.page(after=page.position or "", limit=page.limit)
+        return json_response(200, OperatorPage(*page.cut(found, lambda one: one.id)))
 
     async def get(self, request: Request) -> Response:
         return json_response(200, await self._operators.get(request.params["id"]))

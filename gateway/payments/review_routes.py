@@ -40,15 +40,10 @@ class _Handlers:
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, ReviewsQuery)
-        before, bound = _FIRST, query.status or ""
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
-        found = await self._reviews.page(before=before, status=query.status, limit=query.limit + 1)
-        next_cursor = None
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            next_cursor = self._cursors.encode(found[-1].id, list_name=_LIST, bound_to=bound)
-        return json_response(200, ReviewPage(found, next_cursor))
+        page = self._cursors.page(_LIST, query, query.status)
+        before = page.position or _FIRST
+        found = await self._reviews.page(before=before, status=query.status, limit=page.limit)
+        return json_response(200, ReviewPage(*page.cut(found, lambda one: one.id)))
 
     async def get(self, request: Request) -> Response:
         return json_response(200, await self._reviews.get(request.params["id"]))

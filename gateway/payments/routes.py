@@ -262,19 +262,11 @@ class PaymentRoutes:
     async def page(self, request: Request) -> Response:
         query = query_as(request, ListQuery)
         owner = request.who.sub
-        bound = f"{owner}|{query.status or ''}"
-        before = _FIRST
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
-        rows = await self._reads.page(
-            owner, before=before, status=query.status, limit=query.limit + 1
-        )
-        next_cursor = None
-        if len(rows) > query.limit:
-            rows = rows[: query.limit]
-            last = rows[-1][0].id
-            next_cursor = self._cursors.encode(last, list_name=_LIST, bound_to=bound)
-        return json_response(200, PaymentPage([payment_view(*row) for row in rows], next_cursor))
+        page = self._cursors.page(_LIST, query, owner, query.status)
+        before = page.position or _FIRST
+        rows = await self._reads.page(owner, before=before, status=query.status, limit=page.limit)
+        shown, following = page.cut(rows, lambda row: row[0].id)
+        return json_response(200, PaymentPage([payment_view(*row) for row in shown], following))
 
     async def capture(self, request: Request) -> Response:
         body = optional_body_as(request, CaptureBody)

@@ -23,21 +23,15 @@ class _Handlers:
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, ProposalsQuery)
-        bound = f"{query.kind or ''}|{query.status or ''}"
-        before = _FIRST
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
+        page = self._cursors.page(_LIST, query, query.kind, query.status)
         found = await self._proposals.page(
             scopes=request.who.scope,
             kind=query.kind,
             status=query.status,
-            before=before,
-            limit=query.limit + 1,
+            before=page.position or _FIRST,
+            limit=page.limit,
         )
-        shown = found[: query.limit]
-        following = None
-        if len(found) > query.limit:
-            following = self._cursors.encode(shown[-1]["id"], list_name=_LIST, bound_to=bound)
+        shown, following = page.cut(found, lambda one: str(one["id"]))
         return json_response(200, {"data": shown, "next_cursor": following})
 
     async def get(self, request: Request) -> Response:

@@ -73,24 +73,19 @@ class _Handlers:
 
     async def days(self, request: Request) -> Response:
         query = query_as(request, DaysQuery)
-        bound = f"{query.connector or ''}|{query.business_day or ''}"
+        page = self._cursors.page(_DAYS, query, query.connector, query.business_day)
         before = (date.max, _AFTER_ALL)
-        if query.cursor is not None:
-            position = self._cursors.decode(query.cursor, list_name=_DAYS, bound_to=bound)
-            day, _, connector = position.partition("|")
+        if page.position is not None:
+            day, _, connector = page.position.partition("|")
             before = (date.fromisoformat(day), connector)
         found = await self._breaks.days(
             connector=query.connector,
             day=query.business_day,
             before=before,
-            limit=query.limit + 1,
+            limit=page.limit,
         )
-        following = None
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            position = f"{found[-1].business_day}|{found[-1].connector}"
-            following = self._cursors.encode(position, list_name=_DAYS, bound_to=bound)
-        return json_response(200, DaysPage(found, following))
+        cut = page.cut(found, lambda one: f"{one.business_day}|{one.connector}")
+        return json_response(200, DaysPage(*cut))
 
     async def take(self, request: Request) -> Response:
         body = body_as(request, ImportBody)
@@ -102,23 +97,16 @@ class _Handlers:
     async def page(self, request: Request) -> Response:
         query = query_as(request, BreaksQuery)
         wanted = (query.kind, query.connector, query.status, query.business_day)
-        bound = "|".join(str(one or "") for one in wanted)
-        after = ""
-        if query.cursor is not None:
-            after = self._cursors.decode(query.cursor, list_name=_BREAKS, bound_to=bound)
+        page = self._cursors.page(_BREAKS, query, *wanted)
         found = await self._breaks.page(
-            after=after,
+            after=page.position or "",
             kind=query.kind,
             connector=query.connector,
             status=query.status,
             day=query.business_day,
-            limit=query.limit + 1,
+            limit=page.limit,
         )
-        following = None
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            following = self._cursors.encode(found[-1].id, list_name=_BREAKS, bound_to=bound)
-        return json_response(200, BreaksPage(found, following))
+        return json_response(200, BreaksPage(*page.cut(found, lambda one: one.id)))
 
     async def get(self, request: Request) -> Response:
         return json_response(200, await self._breaks.get(request.params["id"]))

@@ -69,12 +69,10 @@ class _OfKind:
         return _proposed(shown)
 
     async def page(self, request: Request) -> Response:
-        query = query_as(request, PageQuery)
-        name, after = _PATHS[self._kind], ""
-        if query.cursor is not None:
-            after = self._cursors.decode(query.cursor, list_name=name, bound_to="")
-        rows = await self._views.rules(self._kind, after=after, limit=query.limit + 1)
-        return _page(rows, query.limit, self._cursors, name, "")
+        page = self._cursors.page(_PATHS[self._kind], query_as(request, PageQuery))
+        rows = await self._views.rules(self._kind, after=page.position or "", limit=page.limit)
+        shown, following = page.cut(rows, lambda row: str(row["id"]))
+        return json_response(200, {"data": shown, "next_cursor": following})
 
     async def get(self, request: Request) -> Response:
         found = await self._views.rule(self._kind, request.params["id"])
@@ -118,16 +116,6 @@ def _found(shown: dict[str, Any] | None, missing: str) -> Response:
     if shown is None:
         raise Problem("not-found", missing)
     return json_response(200, shown)
-
-
-def _page(
-    rows: list[dict[str, Any]], limit: int, cursors: Cursors, list_name: str, bound_to: str
-) -> Response:
-    shown = rows[:limit]
-    following = None
-    if len(rows) > limit:
-        following = cursors.encode(shown[-1]["id"], list_name=list_name, bound_to=bound_to)
-    return json_response(200, {"data": shown, "next_cursor": following})
 
 
 def routes(*, rules: Rules, views: Rulebook, what_ifs: WhatIfs, cursors: Cursors) -> list[Route]:

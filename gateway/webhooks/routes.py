@@ -51,18 +51,11 @@ class _Handlers:
         return json_response(201, shown, (("Location", f"/v1/webhook-endpoints/{shown.id}"),))
 
     async def page(self, request: Request) -> Response:
-        query, owner = query_as(request, PageQuery), request.who.sub
-        before = _FIRST_ENDPOINT
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_ENDPOINTS_LIST, bound_to=owner)
-        found = await self._endpoints.page(owner, before=before, limit=query.limit + 1)
-        following = None
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            following = self._cursors.encode(
-                found[-1].id, list_name=_ENDPOINTS_LIST, bound_to=owner
-            )
-        return json_response(200, WebhookEndpointPage(found, following))
+        owner = request.who.sub
+        page = self._cursors.page(_ENDPOINTS_LIST, query_as(request, PageQuery), owner)
+        before = page.position or _FIRST_ENDPOINT
+        found = await self._endpoints.page(owner, before=before, limit=page.limit)
+        return json_response(200, WebhookEndpointPage(*page.cut(found, lambda one: one.id)))
 
     async def get(self, request: Request) -> Response:
         return json_response(200, await self._endpoints.get(request.who.sub, request.params["id"]))
@@ -84,24 +77,16 @@ class _Handlers:
 
     async def deliveries(self, request: Request) -> Response:
         query, endpoint_id = query_as(request, DeliveriesQuery), request.params["id"]
-        bound = "|".join((request.who.sub, endpoint_id, query.status or ""))
-        before = _FIRST_DELIVERY
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_DELIVERIES_LIST, bound_to=bound)
+        owner = request.who.sub
+        page = self._cursors.page(_DELIVERIES_LIST, query, owner, endpoint_id, query.status)
         found = await self._endpoints.deliveries(
-            request.who.sub,
+            owner,
             endpoint_id,
-            before=before,
+            before=page.position or _FIRST_DELIVERY,
             status=query.status,
-            limit=query.limit + 1,
+            limit=page.limit,
         )
-        following = None
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            following = self._cursors.encode(
-                found[-1].id, list_name=_DELIVERIES_LIST, bound_to=bound
-            )
-        return json_response(200, WebhookDeliveryPage(found, following))
+        return json_response(200, WebhookDeliveryPage(*page.cut(found, lambda one: one.id)))
 
     async def redeliver(self, request: Request) -> Response:
         no_body(request)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,47 @@ def test_a_changed_cursor_is_refused() -> None:
                 list_name="payments",
                 bound_to="usr_1",
             )
+
+
+@dataclass
+class Wanted:
+    """What a client says of a page."""
+
+    limit: int
+    cursor: str | None = None
+
+
+@pytest.mark.parametrize(("there_are", "sizes"), [(0, [0]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
+def test_pages_hold_every_row_once(there_are: int, sizes: list[int]) -> None:
+    """One row more than is shown tells that a page follows; the last page says that none does."""
+    cursors, rows = Cursors(b"k" * 32), list(range(1, there_are + 1))
+    shown: list[list[int]] = []
+    wanted = Wanted(2)
+    while True:
+        page = cursors.page("payments", wanted, "usr_1", None)
+        after = int(page.position or "0")
+        read = [row for row in rows if row > after][: page.limit]
+        cut, following = page.cut(read, str)
+        shown.append(cut)
+        if following is None:
+            break
+        wanted = Wanted(2, following)
+    assert [len(one) for one in shown] == sizes
+    assert [row for one in shown for row in one] == rows
+
+
+@pytest.mark.parametrize(
+    ("list_name", "bound_to"),
+    [("cards", ("usr_1", None)), ("payments", ("usr_2", None)), ("payments", ("usr_1", "failed"))],
+)
+def test_a_page_is_of_the_list_owner_and_filter_it_was_begun_with(
+    list_name: str, bound_to: tuple[str | None, ...]
+) -> None:
+    cursors = Cursors(b"k" * 32)
+    _, following = cursors.page("payments", Wanted(1), "usr_1", None).cut(["b", "a"], str)
+    with pytest.raises(Problem) as raised:
+        cursors.page(list_name, Wanted(1, following), *bound_to)
+    assert raised.value.kind.slug == "invalid-cursor"
 
 
 # Settings -----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR acti
 ORDER BY id DESC LIMIT $5
 """
 _LIST = "audit"
-_FIRST = str(2**63 - 1)
+_FIRST = 2**63 - 1
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
@@ -93,18 +93,11 @@ class _Handlers:
 
     async def page(self, request: Request) -> Response:
         query = query_as(request, AuditQuery)
-        bound = "|".join(one or "" for one in (query.actor, query.action, query.object))
-        before = _FIRST
-        if query.cursor is not None:
-            before = self._cursors.decode(query.cursor, list_name=_LIST, bound_to=bound)
-        rows = await self._pool.fetch(
-            _PAGE, int(before), query.actor, query.action, query.object, query.limit + 1
-        )
-        shown = rows[: query.limit]
-        following = None
-        if len(rows) > query.limit:
-            last = str(shown[-1]["id"])
-            following = self._cursors.encode(last, list_name=_LIST, bound_to=bound)
+        wanted = (query.actor, query.action, query.object)
+        page = self._cursors.page(_LIST, query, *wanted)
+        before = int(page.position or _FIRST)
+        rows = await self._pool.fetch(_PAGE, before, *wanted, page.limit)
+        shown, following = page.cut(rows, lambda row: str(row["id"]))
         return json_response(200, AuditPage([_entry(row) for row in shown], following))
 
 

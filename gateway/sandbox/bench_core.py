@@ -150,7 +150,7 @@ class Subject:
             quote_ttl_ms=1,
             feed_age_ms_max=5_000,
             token_cache_size_max=TOKENS_KEPT,
-            card_cache_size_max=10_000,
+            card_cache_size_max=20_000,
             subject_cache_size_max=subjects_max,
         )
         self.core.add_key("k1", key.public_key().public_bytes_raw())

@@ -114,7 +114,7 @@ def _a_state(subject: Subject, bearer: bytes) -> bytes:
 
 def _others(subject: Subject, bearer: bytes, count: int) -> Call:
     """Return what pays by a card that is remembered, one after another, far apart in memory."""
-    core, step = subject.core, max(1, count // CARDS)
+    core, step = subject.core, -(-count // CARDS)
     bodies = []
     for number in range(0, count, step):
         card = f"card_{number}"

@@ -360,7 +360,7 @@ async def _end_sessions(
                 listed = await answer.json()
                 if answer.status != 200:
                     raise SandboxError(f"sessions cannot be listed: {answer.status} {listed}")
-        session = next(one["id"] for one in listed["sessions"] if one["is_current"])
+        session = next(one["id"] for one in listed["data"] if one["is_current"])
         started = time.perf_counter()
         async with stage.http.delete(f"{urls[0]}/v1/sessions/{session}", headers=bearer) as answer:
             if answer.status != 204:

@@ -61,7 +61,7 @@ async def stored(stage: Stage, progress: Progress, scale: Scale) -> Law:
     with progress.step("law-stored") as step:
         await _load(stage, scale.seconds)
         for count in scale.stored:
-            await _fill(stage.connection, count, step)
+            await fill(stage.connection, count, step)
             step.note(f"paying among {count:,}")
             await _load(stage, 1.0)
             spent = []
@@ -112,7 +112,7 @@ async def _load(stage: Stage, seconds: float) -> tuple[float, str]:
     return spent_s * 1e6 / (told["created"] + told["late"] or 1), complaint(told)
 
 
-async def _fill(connection: Any, count: int, step: Step) -> None:
+async def fill(connection: Any, count: int, step: Step) -> None:
     """Copy a payment until so many copies are stored. Raises SandboxError."""
     template = await connection.fetchval(TEMPLATE, SCHEME)
     if template is None:

@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ import asyncpg
 import pytest
 from aiohttp import web
 
+from gateway import settings as settings_module
 from gateway.kernel.db import migrate
+from gateway.payments import connectors as loading
 from gateway.sandbox import (
     bench_books,
+    bench_config,
+    bench_open,
     bench_page,
     bench_pgbench,
     bench_profile,
     bench_report,
+    bench_scale,
+    bench_stored,
     bench_svg,
 )
 from gateway.sandbox.bench_meters import Meters, Reading
@@ -30,13 +37,19 @@ from gateway.sandbox.bench_rows import (
     LOAD_ROWS,
     MICRO_ROWS,
     NAMES,
+    OPEN_ROWS,
+    SCALE_LAWS,
     Block,
     Law,
     Measured,
+    Open,
+    Scale,
+    groups,
     select,
 )
 from gateway.sandbox.errors import SandboxError
-from gateway.sandbox.progress import SilentProgress
+from gateway.sandbox.progress import SilentProgress, Step
+from gateway.settings import SettingsError
 from tests.services import Services, fresh_database, running_services
 
 GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
@@ -160,6 +173,95 @@ async def test_a_payment_that_stays_open_is_found(
     await database.execute(PAYMENT, "pay_2", "processing")
     found = await look(database, tmp_path, ledger=[entry()])
     assert found == ["1 payments are still processing"]
+
+
+async def look_alone(database: Any, tmp_path: Path, told: str) -> list[str]:
+    """Check the books of a scheme whose processor is in the gateway itself."""
+    ids_file = tmp_path / "ids"
+    ids_file.write_text(told)
+    async with aiohttp.ClientSession() as http:
+        return await bench_books.any_broken(
+            database, http, simulators={"direct": None}, ids_file=ids_file
+        )
+
+
+async def test_books_without_a_processor_agree_among_themselves(
+    database: Any, tmp_path: Path
+) -> None:
+    """What was made was told, and what it took is posted; nobody else has a ledger."""
+    await database.execute("UPDATE payments SET scheme = 'direct'")
+    await database.execute("UPDATE postings SET account = 'processor:immediate' WHERE line = 1")
+    assert await look_alone(database, tmp_path, "pay_1\n") == []
+    assert await look_alone(database, tmp_path, "") == [
+        "1 payments over direct were made and told to nobody"
+    ]
+    await database.execute("UPDATE postings SET account = 'other' WHERE line = 1")
+    assert await look_alone(database, tmp_path, "pay_1\n") == [
+        "direct took 100 in all, 0 are posted"
+    ]
+
+
+async def test_stored_payments_are_whole_copies(database: Any) -> None:
+    """As many as are asked for, owned by the users that there are, their entries balanced."""
+    for number in (1, 2):
+        await database.execute(
+            "INSERT INTO users (id, phone, tier) VALUES ($1, $1, 'basic')", f"usr_{number}"
+        )
+    await database.execute(
+        "INSERT INTO attempts (id, payment_id, leg, connector, kind, state, sequence,"
+        " created_at_ms, worker) VALUES ('att_1', 'pay_1', 1, 'visa', 'purchase', 'sent', 1, 0, 1)"
+    )
+    await database.execute("INSERT INTO idempotency_keys VALUES ('x', 'y', 'pay_1')")
+    step = Step("")
+    await bench_stored.fill(database, 5, step)
+    await bench_stored.fill(database, 12, step)
+    counted = await database.fetchrow(
+        "SELECT (SELECT count(*) FROM payments) AS payments,"
+        " (SELECT count(*) FROM attempts) AS attempts,"
+        " (SELECT count(*) FROM idempotency_keys) AS keys,"
+        " (SELECT count(*) FROM postings) AS postings,"
+        " (SELECT count(DISTINCT owner) FROM payments WHERE scheme = 'stored') AS owners"
+    )
+    assert tuple(counted) == (13, 13, 13, 26, 2)
+    assert await database.fetchval(bench_books.UNBALANCED) == 0
+    assert await database.fetchval("SELECT max(id) FROM payments") == "pay_1", "the newest"
+
+
+@pytest.mark.parametrize("name", ["settings", "connectors"])
+def test_a_configuration_of_another_form_is_refused(tmp_path: Path, name: str) -> None:
+    """What a law changes must be there to be changed."""
+    source = tmp_path / "source"
+    bench_config.write(source, tmp_path)
+    assert bench_config.widen(source, tmp_path / "wide")
+    (source / f"{name}.toml").write_text("")
+    with pytest.raises(SandboxError, match=name):
+        bench_config.widen(source, tmp_path / "other")
+
+
+def test_the_benchmarks_configuration_is_read_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The immediate connector is switched on there, found by its folder, and nowhere else."""
+    loadtests = GENERATOR.parent
+    assert "immediate" not in settings_module.load({}).connectors.enabled
+    environment = bench_config.write(tmp_path / "config", loadtests)
+    settings = settings_module.load(environment)
+    wide = settings_module.load(bench_config.widen(tmp_path / "config", tmp_path / "wide"))
+    assert wide.http.in_flight_max > 10_000 > settings.http.in_flight_max
+    assert len(json.loads(settings.routing)["routes"]) > len(
+        json.loads(settings_module.load({}).routing)["routes"]
+    )
+
+    async def ignore(name: str, event: Any) -> None:
+        """Nobody calls."""
+
+    sections = settings.connector_settings
+    with pytest.raises(SettingsError, match="not installed"):
+        loading.load(["immediate"], sections, {}, ignore)
+    monkeypatch.syspath_prepend(str(loadtests / "immediate"))
+    assert list(loading.load(["immediate"], sections, {}, ignore)) == ["immediate"]
+    with pytest.raises(SettingsError, match='must be "nothing"'):
+        loading.load(["immediate"], {}, {}, ignore)
 
 
 # The generator ------------------------------------------------------------------------------
@@ -330,23 +432,52 @@ def test_rows_are_named_by_what_they_begin_with() -> None:
     assert select([]) == NAMES
     assert select(["visa-64"]) == ("visa-64",)
     assert select(["usual", "visa"]) == ("visa-64", "visa-256", "usual-256", "usual-tuned-256")
+    assert select(["law-h"]) == ("law-hot", "law-hosts")
     with pytest.raises(SandboxError, match="no row begins with 'mir'"):
         select(["visa", "mir"])
+
+
+def test_rows_that_share_blocks_are_measured_together() -> None:
+    """Those of one peer at as many clients; those of one load of ours; each once."""
+    named = [tuple(row.name for row in group) for group in groups(LOAD_ROWS)]
+    assert named == [
+        ("visa-64", "uzcard-64", "humo-64", "direct-64"),
+        ("visa-256", "uzcard-256", "humo-256", "direct-256"),
+        ("pgbench-256",),
+        ("usual-256", "usual-tuned-256", "fastapi-256"),
+    ]
 
 
 @pytest.fixture
 def micro() -> dict[str, Any]:
     """What measures each small row; skips where the peers, which are `oqim[load]`, are not."""
     pytest.importorskip("jwt")
-    from gateway.sandbox.bench_core import MICRO
+    pytest.importorskip("limits")
+    from gateway.sandbox import bench_core, bench_limits
 
-    return MICRO
+    return bench_core.MICRO | bench_limits.MICRO
 
 
 def test_every_small_row_can_be_measured(micro: dict[str, Any]) -> None:
     from gateway.sandbox.bench_laws import LAWS as MEASURED
 
     assert (tuple(micro), tuple(MEASURED)) == (MICRO_ROWS, LAWS)
+    assert tuple(bench_scale.LAWS) == SCALE_LAWS
+    assert tuple(bench_open.OPEN) == OPEN_ROWS
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_every_law_of_the_core_can_be_measured(micro: dict[str, Any], name: str) -> None:
+    """One round of small sizes: each checks that what grew is there."""
+    from gateway.sandbox.bench_laws import LAWS as MEASURED
+
+    scale = Scale(subjects=(10, 6_000), revoked=(10, 3_000))
+    found = MEASURED[name](rounds=1, progress=SilentProgress(), scale=scale)
+    assert found.row == name
+    assert found.points[0][2] == 1.0
+    assert all(us > 0 for _, us, _ in found.points)
+    if name != "law-policies":
+        assert 20 < float(found.note.split(" ")[0]) < 2_000, "bytes of memory, each"
 
 
 @pytest.mark.parametrize("name", MICRO_ROWS)
@@ -371,8 +502,50 @@ def law(worst: float) -> Law:
     return Law("law-policies", "`core.admit`", "policies", ((10, 5.0, 1.0), (99, 6.0, worst)), 1.5)
 
 
+def at_rate(**changes: Any) -> Open:
+    """Return a row at a fixed rate whose second goal was missed."""
+    cells = (("p50 under 10 ms", "3.0 ms", True), ("p99 under 50 ms", "70.0 ms", False))
+    return replace(Open("latency-visa", "latency", {"p50_ms": 3.0}, cells), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "is_met"),
+    [
+        ({}, "| latency-visa | latency | p50 under 10 ms | 3.0 ms | yes | hold |", False),
+        ({"cells": at_rate().cells[:1]}, "| 3.0 ms | yes | hold |", True),
+        ({"broken": ("lost",)}, "| 3.0 ms | yes | **broken** |", False),
+        ({"skipped": "late"}, "| void: late | - | - |", False),
+    ],
+    ids=["missed", "met", "broken", "void"],
+)
+def test_a_page_shows_what_was_found_at_a_fixed_rate(
+    changes: dict[str, Any], line: str, is_met: bool
+) -> None:
+    shown = bench_report.open_figures(at_rate(**changes))
+    assert line in bench_page.page(conditions(), [shown])
+    assert shown["is_met"] is is_met
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"goal": 1 / 1.7}, "At least 1.7x as many was aimed at; met: **no**."),
+        ({"goal": None}, "promise of revocation were aimed at; met: yes. Small."),
+        ({"goal": None, "broken": ("one over",)}, "met: **no**. **Broken:** one over."),
+        ({"labels": ("none", "one")}, "| policies | none | one |"),
+    ],
+    ids=["as-many", "promise", "broken", "labels"],
+)
+def test_a_page_shows_laws_of_every_kind(changes: dict[str, Any], words: str) -> None:
+    one = replace(law(1.4), note="small", **changes)
+    shown = bench_report.small_figures(one)
+    assert words in bench_page.page(conditions(), [shown])
+    # As it comes back from a file of results.
+    assert bench_page.law_of(json.loads(json.dumps(shown))) == one
+
+
 def test_a_page_shows_goals_and_whether_they_were_met() -> None:
-    skipped = Measured(LOAD_ROWS[6], skipped="there is none")
+    skipped = Measured(LOAD_ROWS[8], skipped="there is none")
     rows = [
         bench_report.figures(measured()),
         bench_report.figures(skipped),

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from gateway import cli
 from gateway.sandbox import drill_report, drill_soak, open_loop
-from gateway.sandbox.bench_processes import ROOT
+from gateway.sandbox.bench_processes import ROOT, seed
 from gateway.sandbox.drill import DRILLS
+from gateway.sandbox.drill import run as run_drill
 from gateway.sandbox.drill_faults import Watch
 from gateway.sandbox.drill_load import SPIKE_ROW_S, back_after, shed_cost_us
 from gateway.sandbox.drill_report import Bar, Findings
@@ -153,24 +155,45 @@ async def test_a_killed_database_comes_back(drill: Drilling) -> None:
     assert [row["completed"] > 0 for row in run_through["rows"] if row["at_s"] == last] == [True]
 
 
+async def test_more_users_are_seeded_beside_those_there_are(
+    sandbox: House, drill: Drilling, tmp_path: Path
+) -> None:
+    """Each has a token that the gateway takes, and a card of every scheme that is theirs."""
+    out = tmp_path / "seeded.json"
+    await seed(ROOT / "loadtests", sandbox.data_dir / "sandbox.json", 7, out)
+    assert out.stat().st_mode & 0o777 == 0o600
+    told_of = json.loads(out.read_text())
+    before = json.loads(drill.stage.seeded.read_text())
+    assert (len(told_of["tokens"]), len(before["tokens"])) == (7, USERS)
+    for number in (0, 6):
+        listed = await sandbox.call("GET", "/v1/cards", token=told_of["tokens"][number])
+        assert listed.status == 200, listed.raw
+        ids = {card["id"] for card in listed.body["data"]}
+        assert ids == {told_of["cards"][scheme][number] for scheme in ("visa", "humo", "uzcard")}
+    assert not set(told_of["cards"]["visa"]) & set(before["cards"]["visa"])
+
+
 async def test_user_stories_are_told_without_a_complaint(sandbox: House) -> None:
     """Every kind of user, each request as expected; locust's exit code says so."""
     # Importing it would make green threads of this process's own.
     if find_spec("locust") is None:
         pytest.skip("locust, which is of oqim[load], is not installed")
-    command = [
+    command: list[str | Path] = [
         *(sys.executable, "-m", "locust", "-f", LOCUST, "--headless", "--only-summary"),
         *("-u", "18", "-r", "18", "-t", "6s", "--json", "--loglevel", "WARNING"),
     ]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        env=os.environ | {"OQIM_SANDBOX_FILE": str(sandbox.data_dir / "sandbox.json")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+
+    def tell() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=os.environ | {"OQIM_SANDBOX_FILE": str(sandbox.data_dir / "sandbox.json")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    done = await asyncio.to_thread(tell)
     assert done.returncode == 0, done.stderr[done.stderr.find("Error report") :][:3000]
     told_of = {row["name"] for row in json.loads(done.stdout)}
     for name in (
@@ -181,6 +204,19 @@ async def test_user_stories_are_told_without_a_complaint(sandbox: House) -> None
         "/v1/webhook-endpoints",
     ):
         assert name in told_of
+
+
+# The command -----------------------------------------------------------------------------------
+
+
+def test_every_drill_has_a_name_on_the_command_line() -> None:
+    (literal, _) = get_args(get_type_hints(cli.drill, include_extras=True)["kind"])
+    assert get_args(literal) == tuple(DRILLS)
+
+
+def test_a_drill_on_no_sandbox_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_drill("latency", Plan(), sandbox_file=tmp_path / "sandbox.json") == 1
+    assert "cannot be read" in capsys.readouterr().err
 
 
 # What is made of figures -----------------------------------------------------------------------
@@ -286,4 +322,5 @@ def test_a_breaker_is_seen_to_open_and_to_close() -> None:
     watch.see(False)
     assert watch.closed_s is not None
     watch.see(True)
-    assert (watch.opened_s, watch.closed_s) == (opened_s, None)
+    assert watch.opened_s == opened_s
+    assert watch.closed_s is None

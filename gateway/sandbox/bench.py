@@ -30,12 +30,13 @@ from gateway.sandbox import (
     bench_report,
     bench_scale,
 )
-from gateway.sandbox.bench_load import LoadBench, Stage, Stretch
+from gateway.sandbox.bench_load import NO_IMMEDIATE, LoadBench, Stage, Stretch
 from gateway.sandbox.bench_meters import Meters
 from gateway.sandbox.bench_processes import own_sandbox, read, seed, seed_immediate, talker
 from gateway.sandbox.bench_report import Report
 from gateway.sandbox.bench_rows import (
     DEFAULT,
+    DIRECT,
     LOAD_ROWS,
     OPEN_ROWS,
     SCALE_LAWS,
@@ -124,7 +125,9 @@ async def _measure_load(
                 report.add(bench_report.figures(measured))
                 is_whole &= _is_whole(measured.row.name, measured.broken, progress)
         for name in OPEN_ROWS:
-            if name in names:
+            if name in names and name.endswith(DIRECT) and not has_immediate:
+                progress.warn(f"{name} is left out: {NO_IMMEDIATE}.")
+            elif name in names:
                 one = await bench_open.OPEN[name](stage, progress, seconds=2 * plan.seconds)
                 report.add(bench_report.open_figures(one))
                 is_whole &= _is_whole(name, one.broken, progress)

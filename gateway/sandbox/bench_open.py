@@ -5,32 +5,35 @@ that wait for it. The peak of both is found by a short closed loop first, on the
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from gateway.sandbox import bench_books
 from gateway.sandbox.bench_load import Stage
-from gateway.sandbox.bench_rows import Open
+from gateway.sandbox.bench_rows import DIRECT, Open
 from gateway.sandbox.open_loop import OpenLoop, at_rate, find_peak
 from gateway.sandbox.progress import Progress
 
-SCHEME = "visa"
+VISA = "visa"
 P50_MS, P99_MS = 10.0, 50.0
 OVER, COMPLETED, SHED_COST = 3.0, 0.8, 0.1
 # More than the server lets have work with: the rest wait in the generator, counted all the same.
 CONNECTIONS_OVER = 3_000
 
 
-async def latency(stage: Stage, progress: Progress, *, seconds: float) -> Open:
+async def latency(stage: Stage, progress: Progress, *, scheme: str, seconds: float) -> Open:
     """Measure latency at half the peak."""
-    with progress.step("latency-visa") as step:
+    row = f"latency-{scheme}"
+    with progress.step(row) as step:
         step.note("finding the peak")
-        peak = await find_peak(stage, scheme=SCHEME, seconds=seconds / 2)
+        peak = await find_peak(stage, scheme=scheme, seconds=seconds / 2)
         step.note(f"{peak.per_second / 2:,.0f} requests a second")
-        told = await at_rate(stage, rate=peak.per_second / 2, seconds=seconds, scheme=SCHEME)
-        broken = await _broken(stage, told)
+        told = await at_rate(stage, rate=peak.per_second / 2, seconds=seconds, scheme=scheme)
+        step.note("checking the books")
+        broken = await _broken(stage, scheme, told)
         step.note(f"p50 {told.p50_ms:.1f} ms, p99 {told.p99_ms:.1f} ms")
     return Open(
-        row="latency-visa",
-        what=f"latency at half the peak, {told.rate:,.0f} requests/s",
+        row=row,
+        what=f"over {scheme}, at half the peak: {told.rate:,.0f} requests/s",
         figures={
             "peak_per_s": peak.per_second,
             "rate_per_s": told.rate,
@@ -48,15 +51,16 @@ async def latency(stage: Stage, progress: Progress, *, seconds: float) -> Open:
     )
 
 
-async def overload(stage: Stage, progress: Progress, *, seconds: float) -> Open:
+async def overload(stage: Stage, progress: Progress, *, scheme: str, seconds: float) -> Open:
     """Measure what is completed at three times the peak, and what a shed request costs.
 
     The gateway's CPU above what the completed payments take, as measured at the peak, is charged to
     the shed requests.
     """
-    with progress.step("overload-visa") as step:
+    row = f"overload-{scheme}"
+    with progress.step(row) as step:
         step.note("finding the peak")
-        peak = await find_peak(stage, scheme=SCHEME, seconds=seconds / 2)
+        peak = await find_peak(stage, scheme=scheme, seconds=seconds / 2)
         rate = peak.per_second * OVER
         step.note(f"{rate:,.0f} requests a second")
         before = await stage.meters.read()
@@ -64,22 +68,23 @@ async def overload(stage: Stage, progress: Progress, *, seconds: float) -> Open:
             stage,
             rate=rate,
             seconds=seconds,
-            scheme=SCHEME,
+            scheme=scheme,
             connections=CONNECTIONS_OVER,
             replays=0.0,
             refusals=0.0,
             warm_up_s=0.0,
         )
         after = await stage.meters.read()
-        broken = await _broken(stage, told)
+        step.note("checking the books")
+        broken = await _broken(stage, scheme, told)
         share = told.completed_per_s / peak.per_second
         cpu_us = (after.cpu_s["gateway"] - before.cpu_s["gateway"]) * 1e6
         left_us = max(0.0, cpu_us - told.payments.completed * peak.cpu_us)
         cost = left_us / max(1, told.payments.shed) / peak.cpu_us
         step.note(f"{share:.2f} of the peak, a shed request {cost:.3f} of an admitted one")
     return Open(
-        row="overload-visa",
-        what=f"three times the peak, {rate:,.0f} requests/s",
+        row=row,
+        what=f"over {scheme}, at three times the peak: {rate:,.0f} requests/s",
         figures={
             "peak_per_s": peak.per_second,
             "rate_per_s": told.rate,
@@ -103,16 +108,20 @@ async def overload(stage: Stage, progress: Progress, *, seconds: float) -> Open:
     )
 
 
-async def _broken(stage: Stage, told: OpenLoop) -> tuple[str, ...]:
-    found = await bench_books.broken(
+async def _broken(stage: Stage, scheme: str, told: OpenLoop) -> tuple[str, ...]:
+    simulator = None if scheme == DIRECT else stage.sandbox["simulators"][scheme]
+    found = await bench_books.any_broken(
         stage.connection,
         stage.http,
-        scheme=SCHEME,
-        simulator=stage.sandbox["simulators"][SCHEME],
+        simulators={scheme: simulator},
         ids_file=stage.work / "ids",
     )
     return (*told.wrong, *found)
 
 
 Measure = Callable[..., Awaitable[Open]]
-OPEN: dict[str, Measure] = {"latency-visa": latency, "overload-visa": overload}
+OPEN: dict[str, Measure] = {
+    "latency-direct": partial(latency, scheme=DIRECT),
+    "latency-visa": partial(latency, scheme=VISA),
+    "overload-visa": partial(overload, scheme=VISA),
+}

@@ -53,8 +53,8 @@ LOAD_ROWS = (
     LoadRow("usual-tuned-256", "uzcard", 256, TUNED, 8.0),
     LoadRow("fastapi-256", "uzcard", 256, FASTAPI, 8.0),
 )
-# Open loop, over VISA: bench_open.
-OPEN_ROWS = ("latency-visa", "overload-visa")
+# Open loop: bench_open.
+OPEN_ROWS = ("latency-direct", "latency-visa", "overload-visa")
 # One process, no service: bench_core and bench_limits, then bench_laws.
 MICRO_ROWS = ("iso8583", "token", "admit", "limits")
 LAWS = ("law-policies", "law-revoked", "law-subjects")

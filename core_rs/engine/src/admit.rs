@@ -255,11 +255,12 @@ impl Core {
     }
 
     /// How its caches were used, by name.
-    pub fn cache_usage(&self) -> [(&'static str, Use); 3] {
+    pub fn cache_usage(&self) -> [(&'static str, Use); 4] {
         [
             ("tokens", self.verifier.usage()),
             ("cards", self.cards.usage()),
             ("merchants", self.merchants.usage()),
+            ("states", self.book.usage()),
         ]
     }
 

@@ -6,10 +6,12 @@
 //! `WHERE version = expected`, so a copy that was stale can lose a round trip but never let a
 //! payment over a limit.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::cache::Use;
 use crate::limits::{judge, Ask, Counts, Judgement, Verdict};
 use crate::state::{Counter, State, StateError, Taken, Usage};
 use crate::window::Place;
@@ -88,6 +90,8 @@ impl Counts for Next {
 pub struct Book {
     subjects: HashMap<Arc<str>, Subject>,
     size_max: usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Committed, and admitted but not yet committed.
@@ -120,13 +124,29 @@ impl Book {
         Self {
             subjects: HashMap::new(),
             size_max,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
     }
 
+    /// Whether a payment may be judged by the copy, without reading the subject; counted as a use.
     pub fn is_known(&self, subject: &str) -> bool {
-        self.subjects
+        let is_known = self
+            .subjects
             .get(subject)
-            .is_some_and(|subject| subject.committed.is_some())
+            .is_some_and(|subject| subject.committed.is_some());
+        let asked = if is_known { &self.hits } else { &self.misses };
+        asked.fetch_add(1, Relaxed);
+        is_known
+    }
+
+    /// How the copies were used so far.
+    pub fn usage(&self) -> Use {
+        Use {
+            size: self.len(),
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+        }
     }
 
     pub fn len(&self) -> usize {

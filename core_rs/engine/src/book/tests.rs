@@ -237,3 +237,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_asked_for_is_counted_as_there_or_not() {
+    let mut book = Book::new(10);
+    assert!(!book.is_known("card:1"));
+    book.load("card:1", 0, &[]).unwrap();
+    assert!(book.is_known("card:1"));
+    assert!(book.is_known("card:1"));
+    let usage = book.usage();
+    assert_eq!((1, 2, 1), (usage.size, usage.hits, usage.misses));
+}

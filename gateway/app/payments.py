@@ -33,6 +33,7 @@ from gateway.payments.store import Sequences
 from gateway.payments.supply import Supply
 from gateway.proposals.service import Proposals
 
+_BATCH_ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 _BREAKER = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 # The bank's own acceptor, for what has no merchant.
 ACCEPTOR = Merchant(id="OQIM", terminal_id="OQIM0001", mcc="6012", name="OQIM")
@@ -84,7 +85,12 @@ async def open_payments(
         await callbacks.advise(name, event)
 
     started = await open_connectors(ground, stack, on_advice)
-    connectors: dict[str, Connector] = {name: Outside(one) for name, one in started.items()}
+    seconds = ground.metrics.histograms(
+        "connector_call_seconds", "Time of a call to a processor.", ("connector", "call")
+    )
+    connectors: dict[str, Connector] = {
+        name: Outside(one, seconds) for name, one in started.items()
+    }
     _expose_connectors(ground.metrics, connectors)
     journal = Journal(
         pool,
@@ -193,6 +199,9 @@ def _expose(metrics: Metrics, journal: Journal) -> None:
     metrics.gauge("journal_batches", "Flushes.", lambda: _sum(journal, "batches"))
     metrics.gauge("journal_entries", "Entries flushed.", lambda: _sum(journal, "entries"))
     metrics.gauge("journal_queue_size", "Entries waiting.", lambda: _sum(journal, "queue_size"))
+    sizes = metrics.histograms("journal_batch_entries", "Of a flush.", ("lane",), _BATCH_ENTRIES)
+    for lane in ("intents", "facts"):
+        getattr(journal, lane).on_batch = sizes.of(lane).observe
 
 
 def _sum(journal: Journal, name: str) -> float:

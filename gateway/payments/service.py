@@ -109,6 +109,9 @@ class Payments:
         self._step_ups = step_ups
         self._sequences = sequences
         self._metrics = metrics
+        self._settled_s = metrics.histograms(
+            "payment_seconds", "From request to outcome.", ("scheme", "outcome")
+        )
         self._lease = lease
         self._kept = kept
         self._carrying: set[asyncio.Task[Response]] = set()
@@ -452,6 +455,8 @@ class Payments:
                 continue
             fact.payment.version += 1
             self._metrics.count("payments", fact.payment.status)
+            took_s = (self._clock() - fact.payment.created_at_ms) / 1_000
+            self._settled_s.of(fact.payment.scheme, fact.payment.status).observe(took_s)
             body = fact.response[1] if fact.response else None
             return Settled(fact.payment, after, step, body)
         raise Unavailable("the payment is being settled elsewhere")

@@ -79,10 +79,12 @@ async def test_what_queues_during_a_flush_is_the_next_batch() -> None:
 
 
 async def test_a_batch_has_a_bound() -> None:
-    table = Table()
+    table, sizes = Table(), list[int]()
     group = lane(table, batch=2)
+    group.on_batch = sizes.append
     await asyncio.gather(*(group.submit(number) for number in range(5)))
     assert table.batches == [[0, 1], [2, 3], [4]]
+    assert sizes == [2, 2, 1]
 
 
 async def test_a_full_queue_refuses_and_takes_again() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from connectors.spi import Connector, SettleBy
 from gateway.kernel.http.admission import CURRENT, Door, DoorPolicy, Priority
+from gateway.kernel.metrics import Histograms, Metrics
 from gateway.kernel.outside import Outside
 
 CALLS = [
@@ -46,6 +47,11 @@ class Recorder:
         return called
 
 
+def call_seconds() -> Histograms:
+    """Return where calls are timed."""
+    return Metrics().histograms("connector_call_seconds", "Calls.", ("connector", "call"))
+
+
 def arguments_of(name: str) -> tuple[list[object], dict[str, object]]:
     """Return an argument of its own for each parameter of a method."""
     parameters = list(inspect.signature(getattr(Connector, name)).parameters.values())[1:]
@@ -59,7 +65,7 @@ def test_the_interface_is_whole() -> None:
     wanted = {*CALLS, "is_ready", "verify_callback"}
     assert wanted <= set(vars(Outside))
     assert len(MONEY) == 9
-    watched = Outside(Recorder(Door(DoorPolicy())))
+    watched = Outside(Recorder(Door(DoorPolicy())), call_seconds())
     assert (watched.name, watched.settle_by) == ("recorder", SettleBy.REVERSAL)
     assert (watched.capture_partial, watched.refund_partial) == (False, True)
     assert not watched.is_ready()
@@ -68,10 +74,13 @@ def test_the_interface_is_whole() -> None:
 
 @pytest.mark.parametrize("name", MONEY)
 async def test_a_call_is_made_as_it_is_outside(name: str) -> None:
-    """Every argument arrives, the place is free meanwhile and taken again, whatever happens."""
+    """Every argument arrives, the place is free meanwhile and taken again, and the call is timed,
+    whatever happens.
+    """
     door = Door(DoorPolicy())
     connector = Recorder(door)
-    watched = Outside(connector)
+    seconds = call_seconds()
+    watched = Outside(connector, seconds)
     by_place, named = arguments_of(name)
     token = CURRENT.set(door.enter(Priority.PAYMENT))
     try:
@@ -82,6 +91,7 @@ async def test_a_call_is_made_as_it_is_outside(name: str) -> None:
         with pytest.raises(RuntimeError, match="gone"):
             await getattr(watched, name)(*by_place, **named)
         assert (sum(door.inside), watched.in_flight) == (1, 0)
+        assert seconds.counts() == {("recorder", name): 2}
     finally:
         CURRENT.reset(token)
 
@@ -91,5 +101,5 @@ async def test_a_call_that_no_request_waits_for_moves_nothing() -> None:
     door = Door(DoorPolicy())
     door.enter(Priority.PAYMENT)
     by_place, named = arguments_of("inquire")
-    *_, inside = await Outside(Recorder(door)).inquire(*by_place, **named)
+    *_, inside = await Outside(Recorder(door), call_seconds()).inquire(*by_place, **named)
     assert inside == 1

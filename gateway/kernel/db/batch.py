@@ -56,7 +56,7 @@ class GroupCommit(Generic[Item, Answer]):
         flush: writes a batch durably.
         batch_size_max: entries of one flush.
         queue_size_max: entries waiting; more are refused with QueueFull.
-        wake: awaited when a flush could do nothing with its batch, until another lane moved.
+        on_batch: told the number of entries of each batch that is flushed.
     """
 
     flush: Flush[Item, Answer]
@@ -64,6 +64,7 @@ class GroupCommit(Generic[Item, Answer]):
     queue_size_max: int
     batches: int = 0
     entries: int = 0
+    on_batch: Callable[[int], object] | None = None
     _queue: deque[Entry[Item, Answer]] = field(default_factory=deque)
     _task: asyncio.Task[None] | None = None
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +96,8 @@ class GroupCommit(Generic[Item, Answer]):
                 batch = [self._queue.popleft() for _ in range(size)]
                 self.batches += 1
                 self.entries += size
+                if self.on_batch is not None:
+                    self.on_batch(size)
                 self._moved.clear()
                 deferred = await self._flush_safely(batch)
                 self._queue.extendleft(reversed(deferred))

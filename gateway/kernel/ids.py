@@ -2,21 +2,49 @@
 
 import os
 from functools import lru_cache
+from struct import calcsize, iter_unpack
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 LENGTH = 26
+_CHANCE = "10s"
 
 
 def new_id(prefix: str, now_ms: int) -> str:
     """Return `prefix` + 26 characters of Crockford's base 32, greater than any of an earlier ms."""
-    pairs, chance = _PAIRS, int.from_bytes(os.urandom(10), "big")
+    pairs, chance = _PAIRS, _chance.next()
     return (
         f"{prefix}{_time_part(now_ms)}"
         f"{pairs[chance >> 70]}{pairs[chance >> 60 & 1023]}{pairs[chance >> 50 & 1023]}"
         f"{pairs[chance >> 40 & 1023]}{pairs[chance >> 30 & 1023]}{pairs[chance >> 20 & 1023]}"
         f"{pairs[chance >> 10 & 1023]}{pairs[chance & 1023]}"
     )
+
+
+class _Chance:
+    """The system's random numbers, read many at a time: a call costs more than what it reads.
+
+    Each is given out once, also when threads ask at the same time or the process has forked.
+    """
+
+    READ = 400
+
+    def __init__(self) -> None:
+        self._numbers = iter_unpack(_CHANCE, b"")
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Give out none of what was read."""
+        self._numbers = iter_unpack(_CHANCE, b"")
+
+    def next(self) -> int:
+        """Return 80 random bits."""
+        while (number := next(self._numbers, None)) is None:
+            self._numbers = iter_unpack(_CHANCE, os.urandom(calcsize(_CHANCE) * self.READ))
+        return int.from_bytes(number[0], "big")
+
+
+_chance = _Chance()
 
 
 @lru_cache(maxsize=16)

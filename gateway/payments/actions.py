@@ -518,7 +518,7 @@ def _done(
         payment.commission_lines = commission.lines
         payment.commission_split = commission.split
         fact.with_commission_lines = True
-        fact.postings = ledger.settled(payment, action.id)
+        fact.entry = ledger.settled(payment, action.id)
         if action.amount_minor < payment.amount_minor:
             fact.give_back = (action.amount_minor,)
         fact.event = "payment.succeeded"
@@ -533,7 +533,7 @@ def _done(
     else:
         status = 201
         before = payment.amount_refunded
-        fact.postings = ledger.refunded(payment, action)
+        fact.entry = ledger.refunded(payment, action)
         payment.amount_refunded += action.amount_minor
         payment.commission_returned += action.commission_returned
         fact.give_back = (payment.amount_received, before, payment.amount_refunded)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.core import Admission, Refusal
-from gateway.payments.ledger import Posting
+from gateway.payments.ledger import JournalEntry
 from gateway.payments.model import Action, Attempt, Payment
 
 
@@ -65,7 +65,7 @@ class Fact:
         response: the answer to keep under its key, unless one is kept already.
         attempts: those that changed, each with the seconds until recovery may look at it.
         sent: attempts about to be sent.
-        postings: journal lines.
+        entry: what is posted, if anything is.
         event: the outbox event's type, if somebody should be told.
         give_back: how the headroom it took changes, if it does.
         frees: the scope of a key to forget, because nothing was sent under it.
@@ -76,7 +76,7 @@ class Fact:
     response: tuple[int, bytes] | None = None
     attempts: list[tuple[Attempt, float]] = field(default_factory=list)
     sent: list[Attempt] = field(default_factory=list)
-    postings: list[Posting] = field(default_factory=list)
+    entry: JournalEntry | None = None
     event: str | None = None
     give_back: "Change | None" = None
     frees: bytes | None = None

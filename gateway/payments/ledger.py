@@ -19,24 +19,26 @@ BANK = "bank"
 
 
 @dataclass(frozen=True, slots=True)
-class Posting:
-    """One line. `entry_id` names the journal entry: the payment's or the action's id."""
+class JournalEntry:
+    """Postings of one fact in one currency, which sum to zero.
+
+    Args:
+        entry_id: the payment's or the action's id.
+        accounts, amounts_minor: list[n], the same order; no amount is zero.
+    """
 
     entry_id: str
-    line: int
-    account: str
-    amount_minor: int
     currency: str
+    accounts: list[str]
+    amounts_minor: list[int]
 
 
-def _entry(entry_id: str, currency: str, lines: list[tuple[str, int]]) -> list[Posting]:
-    if sum(amount for _, amount in lines) != 0:
+def _entry(entry_id: str, currency: str, lines: list[tuple[str, int]]) -> JournalEntry:
+    moving = [line for line in lines if line[1] != 0]
+    amounts = [amount for _, amount in moving]
+    if sum(amounts) != 0:
         raise AssertionError(f"{entry_id}: the postings do not sum to zero")
-    moving = [(account, amount) for account, amount in lines if amount != 0]
-    return [
-        Posting(entry_id, number, account, amount, currency)
-        for number, (account, amount) in enumerate(moving, start=1)
-    ]
+    return JournalEntry(entry_id, currency, [account for account, _ in moving], amounts)
 
 
 def _source_account(payment: Payment) -> str:
@@ -51,7 +53,7 @@ def _destination_account(payment: Payment) -> str:
     return f"processor:{payment.legs[-1][0]}"
 
 
-def settled(payment: Payment, entry_id: str) -> list[Posting]:
+def settled(payment: Payment, entry_id: str) -> JournalEntry:
     """Post a payment that succeeded, or a capture: debit, credit, commission and its VAT."""
     borne = payment.commission_total if payment.commission_payer == "bank" else 0
     lines = [
@@ -81,7 +83,7 @@ def _commission(payment: Payment, so_far: int, *, sign: int) -> list[tuple[str, 
     return [(account, sign * amount) for account, amount in divided]
 
 
-def refunded(payment: Payment, action: Action) -> list[Posting]:
+def refunded(payment: Payment, action: Action) -> JournalEntry:
     """Post a refund: the merchant gives back what the processor returns to the card.
 
     What goes back of the commission goes to whoever had paid it. Successive refunds post the

@@ -135,16 +135,16 @@ def _approved(
     if moved.kind == "hold":
         payment.become(REQUIRES_CAPTURE)
         payment.amount_capturable = payment.amount_minor
-        postings = []
+        entry = None
     else:
         payment.become(SUCCEEDED)
         payment.amount_received = payment.amount_minor
-        postings = ledger.settled(payment, payment.id)
+        entry = ledger.settled(payment, payment.id)
     fact = Fact(
         payment,
         response=(_CREATED, payment_json(payment, attempts)),
         attempts=[(moved, 0.0)],
-        postings=postings,
+        entry=entry,
         event=f"payment.{payment.status}",
     )
     return fact, attempts, Next.NOTHING

@@ -93,7 +93,7 @@ def facts(batch: list[Fact], staged: Staged | None, worker: int) -> list[Any]:
         _json(_payment_row(fact) for fact in batch),
         _json(_attempt_row(*pair) for fact in batch for pair in fact.attempts),
         _json(attempt for fact in batch for attempt in fact.sent),
-        _json(posting for fact in batch for posting in fact.postings),
+        _json(fact.entry for fact in batch if fact.entry is not None),
         _json(_event_row(fact) for fact in batch if fact.event is not None),
         _json(_action_row(fact.action) for fact in batch if fact.action is not None),
         [fact.frees for fact in batch if fact.frees is not None],

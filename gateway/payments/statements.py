@@ -145,7 +145,7 @@ FROM fit
 )
 
 # Facts: what became of payments, with postings, events, and headroom given back.
-# $1 payments, $2 attempts that changed, $3 attempts about to be sent, $4 postings, $5 events,
+# $1 payments, $2 attempts that changed, $3 attempts about to be sent, $4 entries, $5 events,
 # $6 actions, $7 keys to forget, $8 to $10 states, $11 the worker.
 # Answers (may it be written, payments whose version moved).
 RECORD_FACTS = (
@@ -203,10 +203,10 @@ WITH fact AS MATERIALIZED (
         created_at_ms bigint), fit
     WHERE fit.yes
 ), posted AS (
-    INSERT INTO postings (entry_id, line, account, amount_minor, currency)
-    SELECT t.entry_id, t.line, t.account, t.amount_minor, t.currency
+    INSERT INTO entries (entry_id, currency, accounts, amounts_minor)
+    SELECT t.entry_id, t.currency, t.accounts, t.amounts_minor
     FROM json_to_recordset($4::json) AS t (
-        entry_id text, line smallint, account text, amount_minor bigint, currency text), fit
+        entry_id text, currency text, accounts text[], amounts_minor bigint[]), fit
     WHERE fit.yes
 ), announced AS (
     INSERT INTO outbox (payment_id, sequence, type, data)

@@ -1,5 +1,6 @@
 """SQL of payments outside the journal: reads for screens and recovery, and claims."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -221,13 +222,16 @@ class Sequences:
         self._pool = pool
         self._next = 0
         self._end = 0
+        self._reading = asyncio.Lock()
 
     async def next(self) -> int:
         """Return the next number; reads a new block when this one is used up."""
         while self._next >= self._end:
-            block: int = await self._pool.fetchval(NEXT_BLOCK)
-            # Another caller may have brought a block while this one waited; a block is not shared.
-            self._next, self._end = block * self.BLOCK, (block + 1) * self.BLOCK
+            async with self._reading:
+                # Another caller may have brought a block while this one waited.
+                if self._next >= self._end:
+                    block: int = await self._pool.fetchval(NEXT_BLOCK)
+                    self._next, self._end = block * self.BLOCK, (block + 1) * self.BLOCK
         number = self._next
         self._next += 1
         return number

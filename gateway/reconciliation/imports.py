@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -313,6 +314,8 @@ class _Run:
 async def post(connection: Any, entry_id: str, lines: list[Line]) -> None:
     """Write a journal entry in the connection's open transaction."""
     assert is_even(lines), f"{entry_id}: the postings do not sum to zero"
+    # A currency's lines lie together.
+    lines = sorted(lines, key=attrgetter("currency"))
     await connection.execute(
         store.POST,
         entry_id,

@@ -69,10 +69,12 @@ VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
 """
 # As of now and not of the transaction's beginning: an hour that has ended gets no more postings.
 POST = """
-INSERT INTO postings (entry_id, line, account, amount_minor, currency, posted_at)
-SELECT $1, t.line, t.account, t.amount_minor, t.currency, clock_timestamp()
+INSERT INTO entries (entry_id, line, currency, accounts, amounts_minor, posted_at)
+SELECT $1, min(t.line), t.currency, array_agg(t.account ORDER BY t.line),
+    array_agg(t.amount_minor ORDER BY t.line), clock_timestamp()
 FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::text[])
     AS t (line, account, amount_minor, currency)
+GROUP BY t.currency
 """
 
 # What the report says and payments do not know yet, or contradict. $1 at most.

@@ -197,8 +197,9 @@ class History:
         assert fact.payment.version == self.payment.version, "I12: the version it was read at"
         was, now = self.payment.status, fact.payment.status
         assert was not in TERMINAL, f"I12: {was} is left for {now}"
-        assert sum(one.amount_minor for one in fact.postings) == 0, "I1: it does not sum to zero"
-        self.posted += bool(fact.postings)
+        if fact.entry is not None:
+            assert sum(fact.entry.amounts_minor) == 0, "I1: it does not sum to zero"
+        self.posted += fact.entry is not None
         self.ended += now in TERMINAL
         if fact.give_back is not None:
             assert fact.give_back == ALL, "all of it, before anything is captured"

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,24 @@ def test_ids_sort_by_time() -> None:
 
 def test_ids_of_one_millisecond_differ() -> None:
     assert len({ids.new_id("p", 1) for _ in range(10_000)}) == 10_000
+
+
+def test_ids_of_a_fork_and_of_threads_differ() -> None:
+    """What was read of the system's chance is given out once, whoever asks."""
+    ids.new_id("p", 1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, "".join(ids.new_id("p", 1) for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        theirs = pipe.read().decode().split("p")[1:]
+    assert len(theirs) == 50
+    with ThreadPoolExecutor(4) as threads:
+        ours = list(threads.map(lambda _: ids.new_id("p", 1)[1:], range(10_000)))
+    assert len({*ours, *theirs}) == 10_050
 
 
 def test_an_attempt_names_its_payment() -> None:

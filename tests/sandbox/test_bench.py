@@ -161,7 +161,7 @@ async def test_postings_that_do_not_balance_are_found(database: Any, tmp_path: P
 
 
 async def test_a_success_without_postings_is_found(database: Any, tmp_path: Path) -> None:
-    await database.execute("DELETE FROM postings")
+    await database.execute("DELETE FROM entries")
     found = await look(database, tmp_path, ledger=[entry()])
     assert found == ["1 payments succeeded without postings"]
 

@@ -1,0 +1,30 @@
+"""Numbers of attempts: unique, and a block is read once for all who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.payments.store import Sequences
+
+
+class _Pool:
+    """Gives out blocks, slowly."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+
+    async def fetchval(self, _statement: str) -> Any:
+        self.blocks += 1
+        block = self.blocks
+        await asyncio.sleep(0)
+        return block
+
+
+async def test_a_block_is_read_once_for_all_who_wait() -> None:
+    pool = _Pool()
+    sequences = Sequences(pool)
+    asked = 2 * Sequences.BLOCK + 1
+    numbers = await asyncio.gather(*(sequences.next() for _ in range(asked)))
+    assert len(set(numbers)) == asked
+    assert pool.blocks == 3

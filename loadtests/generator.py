@@ -20,6 +20,7 @@ import secrets
 import sys
 import time
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -268,7 +269,10 @@ def _told(run: Run, cpu_s: float) -> dict[str, Any]:
 def main() -> None:
     """Carry out orders until standard input ends."""
     seeded = Seeded.read(Path(sys.argv[1]))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         print(json.dumps({"users": len(seeded.tokens)}), flush=True)
         for line in sys.stdin:
             print(json.dumps(runner.run(run_order(seeded, json.loads(line)))), flush=True)

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -190,6 +191,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Seed, and write who there is to a file that only we can read."""
     order, began_s = _arguments(), time.monotonic()
+    # What is not committed is undone by the server: there is nothing to say about the rest.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sandbox = json.loads(order.sandbox.read_text())
     with Counter("users", sys.stderr) as counter:
         told = asyncio.run(seed(sandbox, order.sandbox.parent, order.users, counter.advance))

@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.sandbox.drill_report import Bar, Findings, table, words
 from gateway.sandbox.drill_stage import SETTLED_WITHIN_S, Drilling
@@ -83,13 +85,7 @@ async def failing_processor(drill: Drilling) -> Findings:
     _others(found, [row for row in run.rows if row.scheme != failing], from_s, to_s)
     found.lines.append(f"  {failing} over all of it: {words(run.by_scheme[failing])}")
     _breaker(found, watch, fails_s=fails_s, healed_s=healed_s)
-    settled_s = await drill.settled()
-    found.say(
-        "Payments in doubt: some stayed so"
-        if settled_s is None
-        else f"No payment was in doubt {settled_s:.0f} s after the last request",
-        settled_s=settled_s,
-    )
+    _doubt(found, run.payments.statuses.get("202", 0), await drill.settled())
     found.broken = await drill.broken(run, schemes=SCHEMES)
     return found
 
@@ -166,6 +162,17 @@ def _breaker(found: Findings, watch: Watch, *, fails_s: float, healed_s: float) 
     found.bars.append(Bar("the breaker closes again", closed_s, CLOSES_WITHIN_S, "s"))
 
 
+def _doubt(found: Findings, in_doubt: int, settled_s: float | None) -> None:
+    """Tell how many payments were answered 202, and whether all of them ended."""
+    ends = "some of them never ended" if settled_s is None else "none was in doubt"
+    after = "" if settled_s is None else f" {settled_s:.1f} s after the last answer"
+    found.say(
+        f"{in_doubt:,} payments were answered 202; {ends}{after}",
+        answered_202=in_doubt,
+        settled_s=settled_s,
+    )
+
+
 # The database -----------------------------------------------------------------------------------
 
 
@@ -209,18 +216,23 @@ async def failover(drill: Drilling) -> Findings:
     with drill.progress.step("Asking again for what nobody answered") as step:
         settled = await drill.open_loop.settle(SETTLED_WITHIN_S)
         step.note(f"{settled['unknown'] - settled['still_unknown']} of {settled['unknown']} known")
-    found.say(
-        f"{settled['unknown']:,} payments had an answer that leaves all open, or none; asked for "
-        f"again with their keys, all but {settled['still_unknown']:,} were known within "
-        f"{settled['seconds']:.1f} s",
-        settled=dict(settled),
-    )
+    found.say(_settled_words(settled), settled=dict(settled))
     await drill.reconnect()
-    await drill.settled()
+    _doubt(found, run.payments.statuses.get("202", 0), await drill.settled())
     found.broken = await drill.broken(run)
     if settled["still_unknown"]:
         found.broken.append(f"{settled['still_unknown']} payments never had an answer")
     return found
+
+
+def _settled_words(settled: Mapping[str, Any]) -> str:
+    if not settled["unknown"]:
+        return "Every answer said what became of its payment"
+    known = settled["unknown"] - settled["still_unknown"]
+    return (
+        f"{settled['unknown']:,} payments had an answer that leaves all open, or none; asked for "
+        f"again with their keys, {known:,} of them were known within {settled['seconds']:.1f} s"
+    )
 
 
 def database_pid(data_dir: Path) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from tests.house import House, until
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 SAMPLE = re.compile(r"^(oqim_\w+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 Samples = Counter[tuple[str, frozenset[tuple[str, str]]]]
@@ -93,3 +95,23 @@ async def test_a_token_verified_once_is_a_hit_from_then_on(house: House) -> None
         return of(await scraped(house), name, cache="tokens") - of(before, name, cache="tokens")
 
     assert await until(hits, within_s=10)
+
+
+async def test_every_name_is_on_the_page_of_metrics(house: House) -> None:
+    """And what is called a histogram there is one."""
+    page = PAGE.read_text()
+    reply = await house.call("GET", "/metrics")
+    types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", reply.raw.decode(), re.MULTILINE))
+    kinds = re.compile("oqim_reconciliation_breaks_[a-z_]+")
+    assert [
+        name
+        for name in types
+        if f"`{kinds.sub('oqim_reconciliation_breaks_<kind>', name)}`" not in page
+    ] == []
+    told = {
+        name
+        for line in page.splitlines()
+        if "histogram" in line
+        for name in re.findall(r"`(oqim_\w+)`", line)
+    }
+    assert {name for name, kind in types.items() if kind == "histogram"} == told

@@ -28,6 +28,7 @@ use crate::request::{self, Destination, PaymentRequest};
 use crate::revocation::RevocationSet;
 use crate::routing::{Leg, NoRoute, RoutingTable};
 use crate::rules::{Facts, RuleSet};
+use crate::text::hex;
 use crate::token::{Claims, Verifier};
 use crate::window::rfc3339;
 
@@ -870,10 +871,6 @@ fn internal() -> Refusal {
         "internal-error",
         "The gateway has a fault; nothing was done.",
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Serialize)]

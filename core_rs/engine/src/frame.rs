@@ -75,15 +75,7 @@ pub fn check_media(headers: &Headers<'_>, body: &[u8]) -> Result<(), Refusal> {
     let media = header_values(headers, "content-type")
         .next()
         .unwrap_or_default();
-    let media = String::from_utf8_lossy(media).to_ascii_lowercase();
-    let mut parts = media.split(';').map(str::trim);
-    let is_json = parts.next() == Some("application/json");
-    let is_utf8 = parts.all(|parameter| {
-        parameter
-            .strip_prefix("charset=")
-            .is_none_or(|charset| matches!(charset.trim_matches('"'), "utf-8" | "utf8"))
-    });
-    if !is_json || !is_utf8 {
+    if media != b"application/json" && !is_json(media) {
         let detail = "Send Content-Type: application/json in UTF-8.";
         return Err(Refusal::new("unsupported-media-type", detail));
     }
@@ -94,6 +86,17 @@ pub fn check_media(headers: &Headers<'_>, body: &[u8]) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+fn is_json(media: &[u8]) -> bool {
+    let media = String::from_utf8_lossy(media).to_ascii_lowercase();
+    let mut parts = media.split(';').map(str::trim);
+    parts.next() == Some("application/json")
+        && parts.all(|parameter| {
+            parameter
+                .strip_prefix("charset=")
+                .is_none_or(|charset| matches!(charset.trim_matches('"'), "utf-8" | "utf8"))
+        })
 }
 
 /// The `Idempotency-Key`, quoted (RFC 8941 string) or bare, as the text it stands for.

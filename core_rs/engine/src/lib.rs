@@ -32,5 +32,6 @@ pub mod rules;
 pub mod simulate;
 pub mod state;
 pub mod tally;
+pub mod text;
 pub mod token;
 pub mod window;

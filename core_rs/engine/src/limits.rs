@@ -94,7 +94,7 @@ pub fn asks_of(
             continue;
         };
         let subject = subjects[policy.subject as usize]
-            .get_or_insert_with(|| Arc::from(format!("{}:{id}", policy.subject.name())));
+            .get_or_insert_with(|| Arc::from(policy.subject.of(id)));
         let factor = if policy.currency == facts.currency {
             Factor::ONE
         } else {

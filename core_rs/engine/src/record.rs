@@ -19,6 +19,7 @@ use crate::limits::{Ask, Judgement, Measure, Verdict};
 use crate::rates::Factor;
 use crate::rules::{counter_of, Caps, Facts, OnBreach, SubjectKind};
 use crate::state::{Taken, Usage};
+use crate::text::hex;
 use crate::window::{CalendarUnit, Window, ROLLING_SECONDS};
 
 const FORMAT: u8 = 1;
@@ -348,9 +349,7 @@ impl<'a> Reader<'a> {
             let text = std::str::from_utf8(text).map_err(|_| RecordError)?;
             return Ok(Cow::Borrowed(text));
         }
-        Ok(Cow::Owned(
-            text.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ))
+        Ok(Cow::Owned(hex(text)))
     }
 
     fn plain_text(&mut self) -> Result<&'a str, RecordError> {
@@ -469,7 +468,7 @@ impl<'a> Record<'a> {
                 };
                 let id = facts.subject(ask.subject)?;
                 Some(Taken {
-                    subject: Arc::from(format!("{}:{id}", ask.subject.name())),
+                    subject: Arc::from(ask.subject.of(id)),
                     counter: ask.counter(),
                     window: ask.window_number,
                     usage,

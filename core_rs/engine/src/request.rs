@@ -217,10 +217,11 @@ impl<'v> Reader<'v, '_> {
 
     fn refuse_unknown(&mut self) {
         for (name, _) in self.members {
-            let pointer = json::pointer_of(&[name]);
             if READ_ONLY.contains(&name.as_ref()) {
+                let pointer = json::pointer_of(&[name]);
                 self.fault("read-only-member", &pointer, "This member cannot be set.");
             } else if !MEMBERS.contains(&name.as_ref()) {
+                let pointer = json::pointer_of(&[name]);
                 self.fault("unknown-member", &pointer, "This member is not known.");
             }
         }
@@ -287,9 +288,9 @@ impl<'v> Reader<'v, '_> {
 
     /// The one member of an object that names a party.
     fn party(&mut self, name: &str, allowed: &[&str]) -> Option<(String, String)> {
-        let pointer = format!("/{name}");
         let Some(Value::Object(members)) = self.get(name) else {
             if self.get(name).is_some() {
+                let pointer = json::pointer_of(&[name]);
                 self.fault("schema-violation", &pointer, "Must be an object.");
             }
             return None;
@@ -299,16 +300,17 @@ impl<'v> Reader<'v, '_> {
                 Some((kind.clone().into_owned(), id.clone().into_owned()))
             }
             [(kind, _)] if allowed.contains(&kind.as_ref()) => {
-                let pointer = format!("{pointer}{}", json::pointer_of(&[kind]));
+                let pointer = json::pointer_of(&[name, kind.as_ref()]);
                 self.fault("schema-violation", &pointer, "Must be text.");
                 None
             }
             [(kind, _)] => {
-                let pointer = format!("{pointer}{}", json::pointer_of(&[kind]));
+                let pointer = json::pointer_of(&[name, kind.as_ref()]);
                 self.fault("unknown-member", &pointer, "This member is not known here.");
                 None
             }
             _ => {
+                let pointer = json::pointer_of(&[name]);
                 let detail = format!("Must have exactly one of: {}.", allowed.join(", "));
                 self.fault("schema-violation", &pointer, &detail);
                 None
@@ -378,7 +380,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn text(&mut self, name: &str, length_max: usize) -> Option<String> {
-        let pointer = format!("/{name}");
+        let pointer = || json::pointer_of(&[name]);
         match self.get(name) {
             None => None,
             Some(Value::Text(text)) if text.chars().count() <= length_max => {
@@ -386,11 +388,11 @@ impl<'v> Reader<'v, '_> {
             }
             Some(Value::Text(_)) => {
                 let detail = format!("May have {length_max} characters at most.");
-                self.fault("too-long", &pointer, &detail);
+                self.fault("too-long", &pointer(), &detail);
                 None
             }
             Some(_) => {
-                self.fault("schema-violation", &pointer, "Must be text.");
+                self.fault("schema-violation", &pointer(), "Must be text.");
                 None
             }
         }
@@ -421,16 +423,16 @@ impl<'v> Reader<'v, '_> {
             self.fault("too-long", "/metadata", "May have 50 members at most.");
         }
         for (name, value) in members {
-            let pointer = format!("/metadata{}", json::pointer_of(&[name]));
+            let pointer = || json::pointer_of(&["metadata", name.as_ref()]);
             match value {
                 Value::Text(text)
                     if name.chars().count() <= METADATA_NAME_LENGTH_MAX
                         && text.chars().count() <= METADATA_VALUE_LENGTH_MAX => {}
                 Value::Text(_) => {
                     let detail = "Names may have 40 characters at most, values 500.";
-                    self.fault("too-long", &pointer, detail);
+                    self.fault("too-long", &pointer(), detail);
                 }
-                _ => self.fault("schema-violation", &pointer, "Must be text."),
+                _ => self.fault("schema-violation", &pointer(), "Must be text."),
             }
         }
         json::canonical(value)

@@ -220,6 +220,16 @@ impl SubjectKind {
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].0
     }
+
+    /// Who or what is counted, by its kind and id.
+    pub fn of(self, id: &str) -> String {
+        let name = self.name();
+        let mut subject = String::with_capacity(name.len() + 1 + id.len());
+        subject.push_str(name);
+        subject.push(':');
+        subject.push_str(id);
+        subject
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -79,7 +79,7 @@ fuzz: ## Look for bytes that the core reads wrongly, three minutes a target (nee
 			tests/corpus/$$target -- -max_total_time=180 -max_len=4096 || exit 1; \
 	done
 
-# ROW="visa-64 token" names rows, or what they begin with; without it all are run, in about twelve
+# ROW="visa-64 token" names rows, or what they begin with; without it all are run, in less than fifteen
 # minutes, and docs/performance.md and README.md are written.
 ROW ?=
 

@@ -10,13 +10,14 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
+from gateway.sandbox.bench_host import Host, wired
 from gateway.sandbox.bench_load import Stage
 from gateway.sandbox.bench_meters import worker_pids
 from gateway.sandbox.datadir import free_port
@@ -57,24 +58,42 @@ class Neighbour:
 
 @asynccontextmanager
 async def beside(
-    stage: Stage, environment: Mapping[str, str] | None = None
+    stage: Stage, environment: Mapping[str, str] | None = None, host: Host | None = None
 ) -> AsyncIterator[Neighbour]:
     """Run a second gateway, ready; its CPU is read under the name `beside`.
 
     Args:
         environment: what is other than the first one's.
+        host: where it runs, if not beside the first one; its configuration listens there.
     """
-    data_dir = stage.sandbox_file.parent
     port = free_port()
-    variables = _environment_of(worker_pids(data_dir)[0]) | {
+    variables = _environment_of(worker_pids(stage.sandbox_file.parent)[0]) | {
         "OQIM_PORT": str(port),
         "OQIM_WORKER": NAME,
     }
-    log = data_dir / f"{NAME}.log"
+    variables |= dict(environment or {})
+    command = (sys.executable, "-m", "gateway", "serve")
+    if host is None:
+        async with _running(stage, port, command, variables) as neighbour:
+            yield neighbour
+    else:
+        seen_there = variables | host.environment(variables)
+        async with (
+            wired(host, variables, port),
+            _running(stage, port, host.command(*command), seen_there) as neighbour,
+        ):
+            yield neighbour
+
+
+@asynccontextmanager
+async def _running(
+    stage: Stage, port: int, command: Sequence[str], variables: Mapping[str, str]
+) -> AsyncIterator[Neighbour]:
+    log = stage.sandbox_file.parent / f"{NAME}.log"
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "serve"),
-            env=variables | dict(environment or {}),
+            *command,
+            env=variables,
             stdout=out,
             stderr=out,
             # A Ctrl-C reaches it through us alone.

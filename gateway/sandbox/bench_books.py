@@ -85,7 +85,7 @@ WHERE account = 'processor:' || $1 AND EXISTS (
 """
 UNPOSTED = """
 SELECT count(*) FROM payments WHERE status = 'succeeded'
-AND NOT EXISTS (SELECT FROM postings WHERE entry_id = payments.id)
+AND NOT EXISTS (SELECT FROM entries WHERE entry_id = payments.id)
 AND NOT is_manual_capture
 """
 

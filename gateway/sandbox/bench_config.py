@@ -85,8 +85,19 @@ def write(folder: Path, loadtests: Path) -> dict[str, str]:
 def widen(source: Path, folder: Path) -> dict[str, str]:
     """Write a configuration again with room for many payments; returns what uses it. Raises
     SandboxError."""
+    return _change(source, folder, WIDE)
+
+
+def listen(source: Path, folder: Path, address: str) -> dict[str, str]:
+    """Write a configuration again that listens elsewhere; returns what uses it. Raises
+    SandboxError."""
+    change = {'host = "127.0.0.1"': f'host = "{address}"'}
+    return _change(source, folder, {"settings": change})
+
+
+def _change(source: Path, folder: Path, files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     shutil.copytree(source, folder)
-    for name, changes in WIDE.items():
+    for name, changes in files.items():
         path = folder / f"{name}.toml"
         path.write_text(_changed(path.read_text(), changes, path.name))
     return {"OQIM_CONFIG_DIR": str(folder)}

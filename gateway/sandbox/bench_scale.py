@@ -15,6 +15,7 @@ from typing import Any
 from gateway.sandbox import bench_books, bench_config
 from gateway.sandbox.bench_beside import NAME, Neighbour, beside
 from gateway.sandbox.bench_config import CAP, CAPPED, DIRECT, HOT, SHARED
+from gateway.sandbox.bench_host import Host, another_host
 from gateway.sandbox.bench_load import Stage, complaint
 from gateway.sandbox.bench_processes import Talker, talker
 from gateway.sandbox.bench_rows import Law, Scale
@@ -29,6 +30,8 @@ PAYMENTS, QUOTES = "/v1/payments", "/v1/payments/quote"
 RAMP_PER_S, POLL_S = 1_000.0, 0.1
 NEARLY_ALL = 0.95
 REVOKED = 20
+OTHER_HOST = "The second is in a network namespace of its own, and all it hears goes over a wire"
+NO_HOST = "Both are processes side by side, since namespaces are not permitted here"
 
 
 class Crowd:
@@ -317,7 +320,8 @@ async def hosts(stage: Stage, progress: Progress, scale: Scale) -> Law:
         step.note("ending sessions, one host")
         alone, told = await _end_sessions(stage, users[:REVOKED], [first_url])
         broken += told
-        neighbour = await stack.enter_async_context(beside(stage))
+        host = await stack.enter_async_context(another_host())
+        neighbour = await stack.enter_async_context(_beside_at(stage, host))
         both = await stack.enter_async_context(crowd(stage, neighbour))
         step.note("ending sessions, two hosts")
         urls = [first_url, neighbour.base_url]
@@ -340,11 +344,22 @@ async def hosts(stage: Stage, progress: Progress, scale: Scale) -> Law:
         goal=None,
         note=(
             f"{2 * REVOKED} sessions were ended, and no host took a token of theirs afterwards; "
-            f"of a limit of {CAP:,} payments, {CAP:,} were let through by two hosts together. Both "
-            "hosts are processes of this machine; two were measured while both were paid through"
+            f"of a limit of {CAP:,} payments, {CAP:,} were let through by two hosts together. "
+            f"{OTHER_HOST if host else NO_HOST}; two were measured while both were paid through"
         ),
         broken=tuple(dict.fromkeys(broken)),
     )
+
+
+@asynccontextmanager
+async def _beside_at(stage: Stage, host: Host | None) -> AsyncIterator[Neighbour]:
+    """Run a gateway on another host; where there can be none, beside the first one."""
+    environment = None
+    if host is not None:
+        config = stage.sandbox_file.parent / "config"
+        environment = bench_config.listen(config, stage.work / "host", host.address)
+    async with beside(stage, environment, host) as neighbour:
+        yield neighbour
 
 
 async def _end_sessions(

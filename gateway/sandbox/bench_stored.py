@@ -1,7 +1,7 @@
 """The law of what is stored: what a payment costs as millions lie beside it.
 
 The millions are copies of a payment that was made, put into the same tables with bulk statements:
-payments, attempts, idempotency keys and postings, each with ids of its own that are older than any
+payments, attempts, idempotency keys and journal entries, each with ids of its own that are older than any
 other's, spread over the seeded users and over a year. What a row is made of is read from the
 database, so that a migration needs no change here. They lie more tightly than what is paid leaves
 (no room for an outcome that has come), which spares the run some gigabytes; a new payment meets the
@@ -22,7 +22,7 @@ SCHEME = "visa"
 CLIENTS, BLOCKS, PART = 64, 3, 50_000
 # No processor knows of them: their scheme is nobody's.
 COPIED = "stored"
-TABLES = ("payments", "attempts", "idempotency_keys", "postings")
+TABLES = ("payments", "attempts", "idempotency_keys", "entries")
 
 STORED = "SELECT count(*) FROM payments WHERE scheme = $1"
 TEMPLATE = """
@@ -56,13 +56,13 @@ CHANGED = {
     },
     "attempts": {"id": "'att_0' || lpad(n::text, 25, '0') || '1'", "payment_id": NEW_ID},
     "idempotency_keys": {"scope": "decode(md5(n::text), 'hex')", "object_id": NEW_ID},
-    "postings": {"entry_id": NEW_ID},
+    "entries": {"entry_id": NEW_ID},
 }
 OF_TEMPLATE = {
     "payments": "id",
     "attempts": "payment_id",
     "idempotency_keys": "object_id",
-    "postings": "entry_id",
+    "entries": "entry_id",
 }
 
 

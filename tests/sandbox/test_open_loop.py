@@ -14,7 +14,8 @@ import pytest
 
 from gateway.sandbox import open_loop
 from gateway.sandbox.bench_load import Stage
-from gateway.sandbox.open_loop import OpenLoop, Order, Phase, at_rate, open_generator
+from gateway.sandbox.bench_processes import Talker, talker
+from gateway.sandbox.open_loop import OpenGenerator, Order, Phase, at_rate
 
 USERS = 20
 KEY = re.compile(rb"Idempotency-Key: (\S+)")
@@ -80,24 +81,37 @@ class Gateway:
         )
 
 
-@asynccontextmanager
-async def staged(gateway: Gateway, folder: Path) -> AsyncIterator[Stage]:
-    """Serve a gateway and give what load is made on; nothing but it is there."""
-    server = await asyncio.start_server(gateway.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    seeded = folder / "seeded.json"
+@pytest.fixture(scope="module")
+async def process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talker]:
+    """The generator's process, one for all that it is asked here."""
+    async with talker("-m", "loadtests.open_loop", seeded(tmp_path_factory.mktemp("who"))) as one:
+        assert await one.hear() == {"users": USERS}
+        yield one
+
+
+def seeded(folder: Path) -> Path:
+    """Write who pays."""
     tokens = [f"token-{number}" for number in range(USERS)]
     cards = {
         scheme: [f"card_{scheme}_{number:02}" for number in range(USERS)]
         for scheme in ("visa", "humo")
     }
-    seeded.write_text(json.dumps({"merchant": "mer_1", "tokens": tokens, "cards": cards}))
+    path = folder / "seeded.json"
+    path.write_text(json.dumps({"merchant": "mer_1", "tokens": tokens, "cards": cards}))
+    return path
+
+
+@asynccontextmanager
+async def staged(gateway: Gateway, folder: Path) -> AsyncIterator[Stage]:
+    """Serve a gateway and give what load is made on; nothing but it is there."""
+    server = await asyncio.start_server(gateway.serve, "127.0.0.1", 0, backlog=1024)
+    port = server.sockets[0].getsockname()[1]
     nothing = cast(Any, None)
     try:
         yield Stage(
             sandbox={"base_url": f"http://127.0.0.1:{port}"},
             sandbox_file=folder / "sandbox.json",
-            seeded=seeded,
+            seeded=seeded(folder),
             work=folder,
             loadtests=folder,
             connection=nothing,
@@ -110,11 +124,19 @@ async def staged(gateway: Gateway, folder: Path) -> AsyncIterator[Stage]:
         await server.wait_closed()
 
 
-async def run(gateway: Gateway, folder: Path, **wanted: Any) -> OpenLoop:
-    """Ask a gateway of ours for payments; no warm-up, no replays and no refusals by default."""
-    plain = {"replays": 0.0, "refusals": 0.0, "warm_up_s": 0.0}
+@asynccontextmanager
+async def generating(
+    gateway: Gateway, folder: Path, process: Talker
+) -> AsyncIterator[OpenGenerator]:
+    """Serve a gateway and give a generator that asks it."""
     async with staged(gateway, folder) as stage:
-        return await at_rate(stage, **cast(Any, plain | wanted))
+        yield OpenGenerator(stage, process)
+
+
+def plain(*phases: Phase, **wanted: Any) -> Order:
+    """Return an order over VISA without warm-up, replays and refusals unless they are wanted."""
+    none = {"mix": {"visa": 1.0}, "replays": 0.0, "refusals": 0.0, "warm_up_s": 0.0}
+    return Order(phases, **cast(Any, none | wanted))
 
 
 async def test_a_stall_is_charged_with_all_that_was_due_meanwhile(tmp_path: Path) -> None:
@@ -124,7 +146,10 @@ async def test_a_stall_is_charged_with_all_that_was_due_meanwhile(tmp_path: Path
         if number == 200:
             time.sleep(0.25)
 
-    told = await run(Gateway(before=stall_once), tmp_path, rate=200, seconds=2, connections=2)
+    async with staged(Gateway(before=stall_once), tmp_path) as stage:
+        told = await at_rate(
+            stage, rate=200, seconds=2, connections=2, replays=0, refusals=0, warm_up_s=0
+        )
     assert told.payments.completed == 400
     assert told.p99_ms >= 200
     assert told.payments.max_ms >= 245
@@ -133,10 +158,11 @@ async def test_a_stall_is_charged_with_all_that_was_due_meanwhile(tmp_path: Path
     assert max(row.p99_ms for row in told.rows) >= 200
 
 
-async def test_every_request_is_its_own(tmp_path: Path) -> None:
+async def test_every_request_is_its_own(tmp_path: Path, process: Talker) -> None:
     """Keys are unique but for replays, a card belongs to its token, and ids are kept."""
     gateway = Gateway()
-    told = await run(gateway, tmp_path, rate=500, seconds=2, replays=0.1, refusals=0.2)
+    async with generating(gateway, tmp_path, process) as generator:
+        told = await generator.run(plain(Phase(500, 2), replays=0.1, refusals=0.2))
     assert not told.void
     assert told.wrong == []
     assert told.payments.asked + told.replays.asked + told.refusals.asked == 1000
@@ -152,31 +178,34 @@ async def test_every_request_is_its_own(tmp_path: Path) -> None:
     assert sorted(ids) == sorted(gateway.ids.values())
 
 
-async def test_some_pay_far_more_often_than_others(tmp_path: Path) -> None:
+async def test_some_pay_far_more_often_than_others(tmp_path: Path, process: Talker) -> None:
     gateway = Gateway()
-    await run(gateway, tmp_path, rate=1000, seconds=1)
+    async with generating(gateway, tmp_path, process) as generator:
+        await generator.run(plain(Phase(1000, 1)))
     tokens = [token for _, token, _ in gateway.asked]
     assert tokens.count(b"token-0") > 5 * tokens.count(b"token-19")
     assert len(set(tokens)) == USERS
 
 
-async def test_a_warm_up_is_not_told_of(tmp_path: Path) -> None:
+async def test_a_warm_up_is_not_told_of(tmp_path: Path, process: Talker) -> None:
     gateway = Gateway(before=lambda number: time.sleep(0.1) if number == 10 else None)
-    told = await run(gateway, tmp_path, rate=100, seconds=1, warm_up_s=1.0)
+    async with generating(gateway, tmp_path, process) as generator:
+        told = await generator.run(plain(Phase(100, 1), warm_up_s=1.0))
     assert len(gateway.asked) == 200
     assert told.payments.asked == 100
     assert told.payments.max_ms < 100
     assert [row.at_s for row in told.rows] == [1.0]
 
 
-async def test_what_is_shed_and_what_fails_are_told_apart(tmp_path: Path) -> None:
+async def test_what_is_shed_and_what_fails_are_told_apart(tmp_path: Path, process: Talker) -> None:
     """Connections that end are opened again, and when it went wrong is known."""
 
     def status(number: int) -> int | None:
         return {30: 503, 31: 429, 40: None, 41: 500}.get(number, 201)
 
     gateway = Gateway(status=status)
-    told = await run(gateway, tmp_path, rate=100, seconds=1, connections=1)
+    async with generating(gateway, tmp_path, process) as generator:
+        told = await generator.run(plain(Phase(100, 1), connections=1))
     payments = told.payments
     assert payments.statuses == {"lost": 1, "201": 96, "429": 1, "500": 1, "503": 1}
     assert (payments.completed, payments.shed, payments.failed) == (96, 2, 2)
@@ -187,11 +216,12 @@ async def test_what_is_shed_and_what_fails_are_told_apart(tmp_path: Path) -> Non
     assert told.wrong[0].startswith("an answer that nobody expected: 500")
 
 
-async def test_what_is_unknown_is_asked_for_again_with_its_key(tmp_path: Path) -> None:
+async def test_what_is_unknown_is_asked_for_again_with_its_key(
+    tmp_path: Path, process: Talker
+) -> None:
     gateway = Gateway(status=lambda number: None if 40 <= number < 50 else 201)
-    order = Order([Phase(100, 1)], {"visa": 1.0}, 1, replays=0, refusals=0, warm_up_s=0)
-    async with staged(gateway, tmp_path) as stage, open_generator(stage) as generator:
-        told = await generator.run(order)
+    async with generating(gateway, tmp_path, process) as generator:
+        told = await generator.run(plain(Phase(100, 1), connections=1))
         settled = await generator.settle(10.0)
     assert told.payments.statuses == {"lost": 10, "201": 90}
     assert (settled["unknown"], settled["still_unknown"]) == (10, 0)
@@ -200,11 +230,11 @@ async def test_what_is_unknown_is_asked_for_again_with_its_key(tmp_path: Path) -
     assert len((tmp_path / "ids").read_bytes().split()) == 100
 
 
-async def test_phases_follow_each_other_over_a_mix_of_schemes(tmp_path: Path) -> None:
-    order = Order(
-        [Phase(100, 1), Phase(300, 1)], {"visa": 1, "humo": 1}, replays=0, refusals=0, warm_up_s=0
-    )
-    async with staged(Gateway(), tmp_path) as stage, open_generator(stage) as generator:
+async def test_phases_follow_each_other_over_a_mix_of_schemes(
+    tmp_path: Path, process: Talker
+) -> None:
+    order = plain(Phase(100, 1), Phase(300, 1), mix={"visa": 1, "humo": 1})
+    async with generating(Gateway(), tmp_path, process) as generator:
         told = await generator.run(order)
     asked = {at_s: sum(row.asked for row in told.rows if row.at_s == at_s) for at_s in (0.0, 1.0)}
     assert asked == {0.0: 100, 1.0: 300}
@@ -213,13 +243,14 @@ async def test_phases_follow_each_other_over_a_mix_of_schemes(tmp_path: Path) ->
     assert all(one.completed > 100 for one in told.by_scheme.values())
 
 
-async def test_a_replay_that_is_another_payment_is_found(tmp_path: Path) -> None:
+async def test_a_replay_that_is_another_payment_is_found(tmp_path: Path, process: Talker) -> None:
     class Forgetful(Gateway):
         def answer(self, head: bytes, body: dict[str, Any]) -> bytes | None:
             answer = super().answer(head, body)
             return answer and answer.replace(b"Idempotent-Replayed: true\r\n", b"")
 
-    told = await run(Forgetful(), tmp_path, rate=200, seconds=1, replays=0.5)
+    async with generating(Forgetful(), tmp_path, process) as generator:
+        told = await generator.run(plain(Phase(200, 1), replays=0.5))
     assert told.wrong == [f"{told.replays.asked} replays were not the first answer"]
 
 

@@ -1,12 +1,12 @@
 """The law of what is stored: what a payment costs as millions lie beside it.
 
 The millions are copies of a payment that was made, put into the same tables with bulk statements:
-payments, attempts, idempotency keys and journal entries, each with ids of its own that are older than any
-other's, spread over the seeded users and over a year. What a row is made of is read from the
-database, so that a migration needs no change here. They lie more tightly than what is paid leaves
-(no room for an outcome that has come), which spares the run some gigabytes; a new payment meets the
-old ones in the indexes alone. Events and the audit log get none: the first are removed after a
-month, the second is written and not read.
+payments, attempts, idempotency keys and journal entries, each with ids of its own that are older
+than any other's, spread over the seeded users and over a year. What a row is made of is read from
+the database, so that a migration needs no change here. They lie more tightly than what is paid
+leaves (no room for an outcome that has come), which spares the run some gigabytes; a new payment
+meets the old ones in the indexes alone. Events and the audit log get none: the first are removed
+after a month, the second is written and not read.
 """
 
 from typing import Any

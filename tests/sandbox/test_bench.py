@@ -190,12 +190,13 @@ async def test_books_without_a_processor_agree_among_themselves(
 ) -> None:
     """What was made was told, and what it took is posted; nobody else has a ledger."""
     await database.execute("UPDATE payments SET scheme = 'direct'")
-    await database.execute("UPDATE postings SET account = 'processor:immediate' WHERE line = 1")
+    account = "UPDATE entries SET accounts = ARRAY[$1] WHERE line = 1"
+    await database.execute(account, "processor:immediate")
     assert await look_alone(database, tmp_path, "pay_1\n") == []
     assert await look_alone(database, tmp_path, "") == [
         "1 payments over direct were made and told to nobody"
     ]
-    await database.execute("UPDATE postings SET account = 'other' WHERE line = 1")
+    await database.execute(account, "other")
     assert await look_alone(database, tmp_path, "pay_1\n") == [
         "direct took 100 in all, 0 are posted"
     ]

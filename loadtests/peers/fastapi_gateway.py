@@ -26,7 +26,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import BigInteger, DateTime, MetaData, select, update
 from sqlalchemy.dialects.postgresql import JSON, insert
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from loadtests.peers.usual_flow import (
@@ -41,7 +46,8 @@ from loadtests.peers.usual_flow import (
 )
 from loadtests.peers.usual_gateway import open_ground
 
-POOL_SIZE = 64
+# As the idiomatic usual gateway has.
+POOL_SIZE = 20
 JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
 
 
@@ -317,6 +323,13 @@ def make_app(gateway: FastApiGateway) -> FastAPI:
     return app
 
 
+async def _open_all(engine: AsyncEngine) -> None:
+    """Open every connection of the pool, as the usual gateway's is opened at its start."""
+    async with AsyncExitStack() as stack:
+        for _ in range(POOL_SIZE):
+            await stack.enter_async_context(engine.connect())
+
+
 async def serve(sandbox: dict[str, Any], seeded: dict[str, Any]) -> None:
     """Serve on a port of the machine's choice until standard input ends; print the port."""
     async with AsyncExitStack() as stack:
@@ -324,6 +337,7 @@ async def serve(sandbox: dict[str, Any], seeded: dict[str, Any]) -> None:
         url = sandbox["database_url"].replace("postgresql://", "postgresql+asyncpg://", 1)
         engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
         stack.push_async_callback(engine.dispose)
+        await _open_all(engine)
         gateway = FastApiGateway(ground, async_sessionmaker(engine, expire_on_commit=False))
         listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
         stack.callback(listening.close)

@@ -187,6 +187,7 @@ async def failover(drill: Drilling) -> Findings:
         [Phase(rate, before_s + seconds)],
         {drill.plan.scheme: 1.0},
         connections=CONNECTIONS,
+        warm_up_s=drill.plan.warm_up_s,
     )
     with drill.progress.step(f"Asking {rate:,.0f} times a second") as step:
         running = await drill.open_loop.begin(order)

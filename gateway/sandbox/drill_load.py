@@ -33,8 +33,9 @@ async def latency(drill: Drilling) -> Findings:
     rate, peak = await drill.rate(LATENCY_SHARE)
     found.add_peak(peak, drill.plan.scheme)
     seconds = drill.plan.seconds or LATENCY_S
+    order = Order([Phase(rate, seconds)], {drill.plan.scheme: 1.0}, warm_up_s=drill.plan.warm_up_s)
     with drill.progress.step(f"Asking {rate:,.0f} times a second for {seconds:g} s"):
-        run = await drill.open_loop.run(Order([Phase(rate, seconds)], {drill.plan.scheme: 1.0}))
+        run = await drill.open_loop.run(order)
     found.add_run("Half the peak" if peak else "Fixed rate", run)
     found.bars += [
         Bar("p50", run.p50_ms, P50_GOAL_MS, "ms"),
@@ -113,6 +114,7 @@ async def spike(drill: Drilling) -> Findings:
         {drill.plan.scheme: 1.0},
         connections=SPIKE_CONNECTIONS,
         bucket_s=SPIKE_ROW_S,
+        warm_up_s=drill.plan.warm_up_s,
     )
     with drill.progress.step(
         f"Asking {base:,.0f}, {base * SPIKE_TIMES:,.0f} and {base:,.0f} times a second"

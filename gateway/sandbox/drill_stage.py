@@ -23,7 +23,14 @@ from gateway.sandbox.bench_load import Stage
 from gateway.sandbox.bench_meters import Meters
 from gateway.sandbox.bench_processes import own_sandbox, read, seed, talker
 from gateway.sandbox.errors import SandboxError
-from gateway.sandbox.open_loop import OpenGenerator, OpenLoop, Peak, find_peak, open_generator
+from gateway.sandbox.open_loop import (
+    WARM_UP_S,
+    OpenGenerator,
+    OpenLoop,
+    Peak,
+    find_peak,
+    open_generator,
+)
 from gateway.sandbox.progress import Progress
 
 # A processor that answered nothing is believed to know nothing after a while, and then only: many
@@ -45,6 +52,7 @@ class Plan:
         users: seeded; each has a card of every scheme and a token.
         workers: gateway processes of a sandbox of our own.
         peak_s: how long the peak is measured.
+        warm_up_s: at the first rate, before anything is told of.
     """
 
     scheme: str = "visa"
@@ -53,6 +61,7 @@ class Plan:
     users: int = 100_000
     workers: int = 1
     peak_s: float = 8.0
+    warm_up_s: float = WARM_UP_S
 
 
 @dataclass(slots=True)
@@ -142,8 +151,10 @@ class Drilling:
         """
         async with self.stage.http.get(f"{self.stage.sandbox['base_url']}/metrics") as answer:
             text = await answer.text()
-        head = f'{BREAKER}{{connector="{scheme}"'
-        found = [line for line in text.splitlines() if line.startswith(head)]
+        label = f'connector="{scheme}"'
+        found = [
+            line for line in text.splitlines() if line.startswith(f"{BREAKER}{{") and label in line
+        ]
         if not found:
             raise SandboxError(f"/metrics tells nothing of {scheme}'s circuit breaker")
         return any(float(line.rpartition(" ")[2]) > 0 for line in found)

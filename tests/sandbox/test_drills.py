@@ -58,7 +58,7 @@ async def sandbox() -> AsyncIterator[House]:
 @pytest.fixture(scope="module")
 async def drill(sandbox: House) -> AsyncIterator[Drilling]:
     """What drills are made on, seeded once."""
-    plan = Plan(users=USERS, peak_s=1.0)
+    plan = Plan(users=USERS, peak_s=1.0, warm_up_s=0.5)
     async with drilling(
         plan,
         sandbox_file=sandbox.data_dir / "sandbox.json",

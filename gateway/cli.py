@@ -18,6 +18,7 @@ from gateway.kernel import logs
 from gateway.kernel import secrets as keys_module
 from gateway.kernel.db import migrate as migrations
 from gateway.quotas import commands as quota_commands
+from gateway.sandbox import drill_command
 
 app = cyclopts.App(
     name="oqim",
@@ -44,6 +45,7 @@ app.command(keys)
 keys.command(identity_commands.rotate_key, name="rotate")
 keys.command(identity_commands.list_keys, name="list")
 keys.command(identity_commands.drop_key, name="drop")
+app.command(drill_command.drill)
 
 
 def _fail(error: Exception) -> "SystemExit":
@@ -473,59 +475,6 @@ def profile(
 
     order = bench_profile.Order(seconds=seconds, scheme=scheme, clients=clients, out=out)
     raise SystemExit(bench_profile.run(order))
-
-
-@app.command
-def drill(
-    kind: Annotated[
-        Literal["latency", "soak", "spike", "overload", "failing-processor", "failover"],
-        cyclopts.Parameter(help="What trouble is made; docs/load-testing.md tells of each."),
-    ],
-    /,
-    *,
-    scheme: Annotated[
-        Literal["visa", "humo", "uzcard"],
-        cyclopts.Parameter(help="Over which is paid; of failing-processor, whose fails."),
-    ] = "visa",
-    rate: Annotated[
-        float | None,
-        cyclopts.Parameter(help="Requests a second; else a share of the peak, measured first."),
-    ] = None,
-    seconds: Annotated[
-        float | None, cyclopts.Parameter(help="Of what is measured, instead of the usual.")
-    ] = None,
-    minutes: Annotated[
-        float | None, cyclopts.Parameter(help="The same in minutes; a soak takes 30.")
-    ] = None,
-    users: Annotated[
-        int, cyclopts.Parameter(help="Seeded, each with three cards and a token.")
-    ] = 100_000,
-    workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
-    strict: Annotated[
-        bool, cyclopts.Parameter(help="A goal that is missed ends with status 1 as well.")
-    ] = False,
-    sandbox_file: Annotated[
-        Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
-    ] = None,
-) -> None:
-    """Make trouble under load, in a sandbox of its own, and tell whether everything holds.
-
-    latency: half the peak, counted from when each request was due. soak: half an hour at a flat
-    rate; memory, descriptors and latency must not grow. spike: five times a flat rate for a while.
-    overload: three times the peak. failing-processor: one processor falls silent. failover:
-    PostgreSQL is killed. Status 1: the books do not hold.
-    """
-    from gateway.sandbox import drill as drills
-    from gateway.sandbox.drill_stage import Plan
-
-    plan = Plan(
-        scheme=scheme,
-        rate=rate,
-        seconds=minutes * 60 if minutes is not None else seconds,
-        users=users,
-        workers=workers,
-    )
-    raise SystemExit(drills.run(kind, plan, sandbox_file=sandbox_file, is_strict=strict))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ became of it.
 It knows the few bytes of HTTP/1.1 that our own servers answer (a Content-Length, no chunks), and
 must never be pointed at anything else. Who it pays as comes from `loadtests/seed.py`:
 
-    python -m loadtests.open_loop seeded.json
+    python loadtests/open_loop.py seeded.json
 """
 
 import asyncio
@@ -37,9 +37,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvloop
-
-from loadtests.generator import ID_AT, ID_LENGTH, LENGTH, Seeded
-from loadtests.open_loop_told import LOST, PAYMENT, REFUSAL, REPLAY, Records, told
+from generator import ID_AT, ID_LENGTH, LENGTH, Seeded
+from open_loop_told import LOST, PAYMENT, REFUSAL, REPLAY, Records, told
 
 FINISH_WITHIN_S = 30.0
 RECONNECT_S = 0.05

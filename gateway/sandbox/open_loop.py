@@ -222,7 +222,7 @@ class OpenGenerator:
 @asynccontextmanager
 async def open_generator(stage: Stage) -> AsyncIterator[OpenGenerator]:
     """Run the generator's process for the users that the stage has."""
-    async with talker("-m", "loadtests.open_loop", stage.seeded) as process:
+    async with talker(stage.loadtests / "open_loop.py", stage.seeded) as process:
         await process.hear()
         yield OpenGenerator(stage, process)
 

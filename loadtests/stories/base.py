@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust import FastHttpUser
 from locust.contrib.fasthttp import ResponseContextManager
 from locust.exception import StopUser
@@ -23,6 +24,11 @@ AMOUNTS = (1_250_000, 4_900_000, 12_000_000, 35_000_000)
 # A payment may be `processing` when the processor has not answered yet; a card may be declined only
 # by a processor that was told to.
 STATUSES_EXPECTED = ("succeeded", "processing")
+# 503 says that nothing was done, and when to come again: a client does, a few times, and the
+# statistics count it under a name of its own.
+BUSY = "(503, asked again)"
+AGAIN_MAX = 3
+PAUSE_S_MAX = 2.0
 
 
 class Payments:
@@ -75,6 +81,8 @@ class Story(FastHttpUser):
     ) -> Any:
         """Make one request and return its JSON, or None when the status was not expected.
 
+        What is turned away with a 503 is asked again when it says, a few times.
+
         Args:
             expected: statuses of the story; 200 by default.
             name: under which the statistics count it; the path by default.
@@ -83,18 +91,26 @@ class Story(FastHttpUser):
         sent_headers = dict(headers or {})
         if self.token:
             sent_headers.setdefault("Authorization", f"Bearer {self.token}")
-        answering: AbstractContextManager[ResponseContextManager] = self.client.request(
-            method, path, name=name, headers=sent_headers, catch_response=True, **sent
-        )
-        with answering as answer:
-            if answer.status_code in wanted:
-                answer.success()  # type: ignore[no-untyped-call]  # locust leaves it untyped
-                return answer.json() if answer.content else {}
-            said = answer.json().get("code") if answer.content else "no answer"
-            answer.failure(  # type: ignore[no-untyped-call]  # locust leaves it untyped
-                f"{answer.status_code} {said}"
+        for again_max in range(AGAIN_MAX, -1, -1):
+            answering: AbstractContextManager[ResponseContextManager] = self.client.request(
+                method, path, name=name, headers=sent_headers, catch_response=True, **sent
             )
-            return None
+            with answering as answer:
+                body = answer.json() if answer.content else {}
+                if answer.status_code in wanted:
+                    answer.success()  # type: ignore[no-untyped-call]  # locust leaves it untyped
+                    return body
+                if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or not again_max:
+                    answer.failure(  # type: ignore[no-untyped-call]  # locust leaves it untyped
+                        f"{answer.status_code} {body.get('code', 'no answer')}"
+                    )
+                    return None
+                answer.request_meta["name"] = BUSY
+                answer.success()  # type: ignore[no-untyped-call]  # locust leaves it untyped
+                pause_s = min(float(answer.headers.get("Retry-After", "1")), PAUSE_S_MAX)
+            # Green threads: others go on meanwhile.
+            gevent.sleep(pause_s)
+        return None
 
     def check(self, is_so: bool, complaint: str) -> None:
         """Count a broken promise as a failed request of its own."""

@@ -16,15 +16,15 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gateway import cli
-from gateway.sandbox import drill_report, drill_soak, open_loop
-from gateway.sandbox.bench_processes import ROOT, seed
+from gateway.sandbox import drill_command, drill_report, drill_soak, open_loop
+from gateway.sandbox.bench_processes import seed
 from gateway.sandbox.drill import DRILLS
-from gateway.sandbox.drill import run as run_drill
+from gateway.sandbox.drill import drill as make_drill
 from gateway.sandbox.drill_faults import Watch
 from gateway.sandbox.drill_load import SPIKE_ROW_S, back_after, shed_cost_us
 from gateway.sandbox.drill_report import Bar, Findings
 from gateway.sandbox.drill_stage import Drilling, Plan, drilling
+from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.open_loop import Order, Phase, Row
 from gateway.sandbox.progress import SilentProgress
 from tests.house import House, changed_config, running_house
@@ -32,7 +32,7 @@ from tests.sandbox.test_open_loop import told
 
 USERS = 300
 RATE = 60.0
-LOCUST = ROOT / "loadtests" / "locustfile.py"
+LOADTESTS = Path(__file__).resolve().parents[2] / "loadtests"
 # What is silent is given up soon, and doubt is over soon.
 IMPATIENT = {
     "connectors": {
@@ -62,7 +62,7 @@ async def drill(sandbox: House) -> AsyncIterator[Drilling]:
     async with drilling(
         plan,
         sandbox_file=sandbox.data_dir / "sandbox.json",
-        loadtests=ROOT / "loadtests",
+        loadtests=LOADTESTS,
         progress=SilentProgress(),
     ) as one:
         yield one
@@ -160,7 +160,7 @@ async def test_more_users_are_seeded_beside_those_there_are(
 ) -> None:
     """Each has a token that the gateway takes, and a card of every scheme that is theirs."""
     out = tmp_path / "seeded.json"
-    await seed(ROOT / "loadtests", sandbox.data_dir / "sandbox.json", 7, out)
+    await seed(LOADTESTS, sandbox.data_dir / "sandbox.json", 7, out)
     assert out.stat().st_mode & 0o777 == 0o600
     told_of = json.loads(out.read_text())
     before = json.loads(drill.stage.seeded.read_text())
@@ -179,7 +179,15 @@ async def test_user_stories_are_told_without_a_complaint(sandbox: House) -> None
     if find_spec("locust") is None:
         pytest.skip("locust, which is of oqim[load], is not installed")
     command: list[str | Path] = [
-        *(sys.executable, "-m", "locust", "-f", LOCUST, "--headless", "--only-summary"),
+        *(
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            LOADTESTS / "locustfile.py",
+            "--headless",
+            "--only-summary",
+        ),
         *("-u", "18", "-r", "18", "-t", "6s", "--json", "--loglevel", "WARNING"),
     ]
 
@@ -210,13 +218,19 @@ async def test_user_stories_are_told_without_a_complaint(sandbox: House) -> None
 
 
 def test_every_drill_has_a_name_on_the_command_line() -> None:
-    (literal, _) = get_args(get_type_hints(cli.drill, include_extras=True)["kind"])
+    (literal, _) = get_args(get_type_hints(drill_command.drill, include_extras=True)["kind"])
     assert get_args(literal) == tuple(DRILLS)
 
 
-def test_a_drill_on_no_sandbox_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_drill("latency", Plan(), sandbox_file=tmp_path / "sandbox.json") == 1
-    assert "cannot be read" in capsys.readouterr().err
+async def test_a_drill_on_no_sandbox_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="cannot be read"):
+        await make_drill(
+            "latency",
+            Plan(),
+            sandbox_file=tmp_path / "sandbox.json",
+            loadtests=LOADTESTS,
+            progress=SilentProgress(),
+        )
 
 
 # What is made of figures -----------------------------------------------------------------------

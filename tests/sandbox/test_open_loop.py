@@ -17,6 +17,7 @@ from gateway.sandbox.bench_load import Stage
 from gateway.sandbox.bench_processes import Talker, talker
 from gateway.sandbox.open_loop import OpenGenerator, Order, Phase, at_rate
 
+LOADTESTS = Path(__file__).resolve().parents[2] / "loadtests"
 USERS = 20
 KEY = re.compile(rb"Idempotency-Key: (\S+)")
 TOKEN = re.compile(rb"Bearer (\S+)")
@@ -84,7 +85,7 @@ class Gateway:
 @pytest.fixture(scope="module")
 async def process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talker]:
     """The generator's process, one for all that it is asked here."""
-    async with talker("-m", "loadtests.open_loop", seeded(tmp_path_factory.mktemp("who"))) as one:
+    async with talker(LOADTESTS / "open_loop.py", seeded(tmp_path_factory.mktemp("who"))) as one:
         assert await one.hear() == {"users": USERS}
         yield one
 
@@ -113,7 +114,7 @@ async def staged(gateway: Gateway, folder: Path) -> AsyncIterator[Stage]:
             sandbox_file=folder / "sandbox.json",
             seeded=seeded(folder),
             work=folder,
-            loadtests=folder,
+            loadtests=LOADTESTS,
             connection=nothing,
             http=nothing,
             generator=nothing,

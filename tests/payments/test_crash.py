@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,6 +19,9 @@ from tests.payments.books import CHARGED, SCHEMES, attempts_of, fresh_amount
 PAYMENTS = 200
 SETTLED_WITHIN_S = 60.0
 RESTARTED_WITHIN_S = 10.0
+QUICK_S, SLOW_S = 0.05, 2.0
+UNDER_WAY_MIN = 12
+IN_FLIGHT = re.compile(r"^oqim_connector_in_flight\{.*\} ([0-9.]+)$", re.MULTILINE)
 OPERATIONS = ("purchase", "hold", "transfer")
 
 
@@ -63,14 +67,18 @@ async def ask(house: House, one: Wanted) -> bool:
     return True
 
 
-async def pay_through(house: House, payments: list[Wanted], breaking: asyncio.Event) -> None:
-    """Start all payments, twenty at a time, and let `breaking` be set after a third.
-
-    The processors take their time, so that a kill finds messages under way at each of them.
-    """
+async def delay(house: House, seconds: float) -> None:
+    """Have every processor take so long over each message that comes from now on."""
     for scheme in SCHEMES:
-        fault = {"kind": "delay", "rate": 1.0, "seconds": 0.05}
+        fault = {"kind": "delay", "rate": 1.0, "seconds": seconds}
         await house.simulator("POST", scheme, "/_sim/faults", fault)
+
+
+async def pay_through(house: House, payments: list[Wanted], breaking: asyncio.Event) -> None:
+    """Start all payments, twenty at a time, and let `breaking` be set when a third is done and
+    messages are under way at the processors, who take their time, for a kill to find them there.
+    """
+    await delay(house, QUICK_S)
     slots = asyncio.Semaphore(20)
     done = 0
 
@@ -80,7 +88,16 @@ async def pay_through(house: House, payments: list[Wanted], breaking: asyncio.Ev
             await ask(house, payment)
         done += 1
         if done == len(payments) // 3:
+            await delay(house, SLOW_S)
+            await until(many_under_way, within_s=SETTLED_WITHIN_S)
+            await delay(house, QUICK_S)
             breaking.set()
+
+    async def many_under_way() -> bool:
+        reply = await house.call("GET", "/metrics")
+        assert reply.status == 200, reply.raw
+        counted = [float(one) for one in IN_FLIGHT.findall(reply.raw.decode())]
+        return sum(counted) >= UNDER_WAY_MIN
 
     await asyncio.gather(*(one(payment) for payment in payments))
 

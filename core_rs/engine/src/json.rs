@@ -178,10 +178,11 @@ impl<'a> Parser<'a> {
     }
 
     fn object(&mut self) -> Result<Value<'a>, JsonError> {
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
         if self.enter(b'}')? {
-            return Ok(Value::Object(members));
+            return Ok(Value::Object(Vec::new()));
         }
+        // As many as a request's body has.
+        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(8);
         let mut names = Names::default();
         loop {
             self.skip_space();

@@ -87,14 +87,18 @@ pub fn asks_of(
     at_ms: i64,
 ) -> Result<Vec<Ask>, RateError> {
     let mut subjects: [Option<Arc<str>>; SubjectKind::ALL.len()] = Default::default();
+    let mut name = String::with_capacity(64);
     let policies = rules.policies_for(facts, at_ms);
     let mut asks = Vec::with_capacity(policies.len());
     for policy in policies {
         let Some(id) = facts.subject(policy.subject) else {
             continue;
         };
-        let subject = subjects[policy.subject as usize]
-            .get_or_insert_with(|| Arc::from(policy.subject.of(id)));
+        let subject = subjects[policy.subject as usize].get_or_insert_with(|| {
+            name.clear();
+            policy.subject.write(id, &mut name);
+            Arc::from(name.as_str())
+        });
         let factor = if policy.currency == facts.currency {
             Factor::ONE
         } else {

@@ -262,12 +262,14 @@ fn put_signed(out: &mut Vec<u8>, number: i64) {
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    match packed(text) {
-        Some(packed) => {
-            put(out, packed.len() as u128 * 2 + 1);
-            out.extend_from_slice(&packed);
-        }
-        None => put_plain(out, text),
+    if is_packable(text) {
+        // Of a digit and a letter alike, the low half with nine added to a letter's is its value.
+        let value = |byte: u8| (byte & 15) + 9 * (byte >> 6);
+        let pairs = text.as_bytes().chunks_exact(2);
+        put(out, pairs.len() as u128 * 2 + 1);
+        out.extend(pairs.map(|pair| value(pair[0]) << 4 | value(pair[1])));
+    } else {
+        put_plain(out, text);
     }
 }
 
@@ -276,20 +278,10 @@ fn put_plain(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Long texts of lower-case hexadecimal digits, two in a byte.
-fn packed(text: &str) -> Option<Vec<u8>> {
-    if text.len() < 16 || text.len() % 2 != 0 {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    text.as_bytes()
-        .chunks_exact(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+/// Whether a text is long, and of lower-case hexadecimal digits alone: two go into a byte.
+fn is_packable(text: &str) -> bool {
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() >= 16 && text.len() % 2 == 0 && text.bytes().all(is_digit)
 }
 
 struct Reader<'a> {

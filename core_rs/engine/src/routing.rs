@@ -1,7 +1,6 @@
 //! From a card number to its scheme, and from a payment to the legs that carry it.
 
-use std::collections::HashMap;
-
+use hashbrown::{Equivalent, HashMap};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -90,6 +89,16 @@ pub struct RoutingTable {
     routes: HashMap<(String, String, String), RouteForm>,
 }
 
+/// A key of `routes` that is borrowed.
+#[derive(Hash)]
+struct Asked<'a>(&'a str, &'a str, &'a str);
+
+impl Equivalent<(String, String, String)> for Asked<'_> {
+    fn equivalent(&self, key: &(String, String, String)) -> bool {
+        (self.0, self.1, self.2) == (key.0.as_str(), key.1.as_str(), key.2.as_str())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoute {
     Operation,
@@ -130,12 +139,8 @@ impl RoutingTable {
         destination_scheme: &str,
         currency: &str,
     ) -> Result<&[Leg], NoRoute> {
-        let key = (
-            operation.to_owned(),
-            source_scheme.to_owned(),
-            destination_scheme.to_owned(),
-        );
-        let route = self.routes.get(&key).ok_or(NoRoute::Operation)?;
+        let asked = Asked(operation, source_scheme, destination_scheme);
+        let route = self.routes.get(&asked).ok_or(NoRoute::Operation)?;
         if route.currencies.iter().any(|listed| listed == currency) {
             Ok(&route.legs)
         } else {

@@ -5,7 +5,7 @@ use super::{plain_length, Value};
 /// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
 /// space. Numbers keep their text, save `-0`: every number we accept is an integer.
 pub fn canonical(value: &Value<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Vec::with_capacity(512);
     write_canonical(value, &mut out);
     out
 }

@@ -223,12 +223,16 @@ impl SubjectKind {
 
     /// Who or what is counted, by its kind and id.
     pub fn of(self, id: &str) -> String {
-        let name = self.name();
-        let mut subject = String::with_capacity(name.len() + 1 + id.len());
-        subject.push_str(name);
-        subject.push(':');
-        subject.push_str(id);
+        let mut subject = String::new();
+        self.write(id, &mut subject);
         subject
+    }
+
+    /// Write `of` to a text.
+    pub fn write(self, id: &str, out: &mut String) {
+        out.push_str(self.name());
+        out.push(':');
+        out.push_str(id);
     }
 }
 

@@ -11,8 +11,8 @@ It needs the repository's `loadtests/` folder beside the packages.
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,31 +75,26 @@ class Plan:
 QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3, scale=SMALL)
 
 
-async def _measure_load(
-    names: Sequence[str],
-    plan: Plan,
-    sandbox_file: Path,
-    loadtests: Path,
-    report: Report,
-    progress: Progress,
-) -> bool:
-    """Measure rows of load on a sandbox. Returns whether the books of all hold."""
+@asynccontextmanager
+async def _open_stage(
+    plan: Plan, sandbox_file: Path, loadtests: Path, progress: Progress
+) -> AsyncIterator[Stage]:
+    """Seed a sandbox, and open what rows are measured on."""
     sandbox = read(sandbox_file)
     has_immediate = bool(bench_config.used_by(sandbox_file))
-    is_whole = True
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-bench-")))
         seeded = work / "seeded.json"
-        with progress.step(f"Seeding {plan.users} users and {plan.users * 3} cards"):
+        with progress.step(f"Seeding {plan.users:,} users with a card of each scheme"):
             await seed(loadtests, sandbox_file, plan.users, seeded)
             if has_immediate:
                 await seed_immediate(loadtests, sandbox_file, seeded)
         generator = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
         await generator.hear()
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        connection = await asyncpg.connect(sandbox["database_url"], command_timeout=60.0)
+        # The books of ten million payments take their time.
+        connection = await asyncpg.connect(sandbox["database_url"], command_timeout=600.0)
         stack.push_async_callback(connection.close)
-        report.learn(await bench_report.servers(connection, sandbox["redis_url"]))
         meters = Meters(
             data_dir=sandbox_file.parent,
             base_url=sandbox["base_url"],
@@ -107,7 +102,7 @@ async def _measure_load(
             http=http,
             others={"generator": generator.pid},
         )
-        stage = Stage(
+        yield Stage(
             sandbox=sandbox,
             sandbox_file=sandbox_file,
             seeded=seeded,
@@ -119,20 +114,34 @@ async def _measure_load(
             meters=meters,
             has_immediate=has_immediate,
         )
+
+
+async def _measure_load(
+    names: Sequence[str],
+    plan: Plan,
+    sandbox_file: Path,
+    loadtests: Path,
+    report: Report,
+    progress: Progress,
+) -> bool:
+    """Measure rows on a sandbox. Returns whether the books of all hold."""
+    is_whole = True
+    async with _open_stage(plan, sandbox_file, loadtests, progress) as stage:
+        report.learn(await bench_report.servers(stage.connection, stage.sandbox["redis_url"]))
         bench = LoadBench(stage, Stretch(plan.pairs, plan.seconds, plan.warm_up_s))
         for group in groups([row for row in LOAD_ROWS if row.name in names]):
             for measured in await bench.measure(group, progress):
                 report.add(bench_report.figures(measured))
                 is_whole &= _is_whole(measured.row.name, measured.broken, progress)
         for name in OPEN_ROWS:
-            if name in names and name.endswith(DIRECT) and not has_immediate:
+            if name in names and name.endswith(DIRECT) and not stage.has_immediate:
                 progress.warn(f"{name} is left out: {NO_IMMEDIATE}.")
             elif name in names:
                 one = await bench_open.OPEN[name](stage, progress, seconds=2 * plan.seconds)
                 report.add(bench_report.open_figures(one))
                 is_whole &= _is_whole(name, one.broken, progress)
         for name in SCALE_LAWS:
-            if name in names and not has_immediate:
+            if name in names and not stage.has_immediate:
                 progress.warn(f"{name} is left out: it needs a sandbox of the run's own.")
             elif name in names:
                 law = await bench_scale.LAWS[name](stage, progress, plan.scale)

@@ -1,4 +1,4 @@
-"""The immediate connector: it approves, says the same each time, and comes to nobody by accident."""
+"""The immediate connector: it approves, says the same each time, and is had by nobody unasked."""
 
 import sys
 import tomllib

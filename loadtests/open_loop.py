@@ -4,7 +4,8 @@ A process of its own. It reads one order a line on standard input; it answers ea
 when the clock begins to run, and with one when all is over:
 
     {"port": 8080, "mix": {"visa": 1}, "phases": [{"rate": 500, "seconds": 10}],
-     "connections": 256, "replays": 0.01, "refusals": 0.05, "bucket_s": 1, "ids_file": "..."}
+     "connections": 256, "replays": 0.01, "refusals": 0.05, "bucket_s": 1, "late_ms": 10,
+     "ids_file": "..."}
     {"settle": true, "within_s": 60}
 
 A latency is counted from the moment at which its request was due, so that a stall is charged with
@@ -406,7 +407,7 @@ async def _run_by_the_clock(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     until_last_s = time.perf_counter() - run.began_s
     cpu_s = time.process_time() - cpu_before
     run.end()
-    return told(run.records, bucket_s=order["bucket_s"]) | {
+    return told(run.records, bucket_s=order["bucket_s"], late_ms=order["late_ms"]) | {
         "seconds": lasts_s,
         "until_last_s": until_last_s,
         "cpu_s": cpu_s,

@@ -14,7 +14,6 @@ KINDS = ("payments", "replays", "refusals")
 # Statuses that no server sends.
 UNANSWERED, LOST = 0, 1
 NAMES = {UNANSWERED: "unanswered", LOST: "lost"}
-LATE_MS = 10.0
 QUANTILES = (("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p999_ms", 0.999))
 
 
@@ -87,11 +86,12 @@ def _answers(records: Records, numbers: list[int], expected: int) -> dict[str, A
     } | quantiles(records.latency_ms(number) for number in hoped_for)
 
 
-def told(records: Records, *, bucket_s: float) -> dict[str, Any]:
+def told(records: Records, *, bucket_s: float, late_ms: float) -> dict[str, Any]:
     """Return everything that is told of a run.
 
     Args:
         bucket_s: seconds of one row of the course of things.
+        late_ms: how much later than due the generator may look at a request without being late.
 
     Returns:
         By kind (`payments`, `replays`, `refusals`), by scheme (payments alone), in rows of time
@@ -120,7 +120,7 @@ def told(records: Records, *, bucket_s: float) -> dict[str, Any]:
         "waited": records.waited,
         "late_p99_ms": quantiles(own_ms)["p99_ms"],
         "late_max_ms": quantiles(own_ms)["max_ms"],
-        "late_share": sum(late > LATE_MS for late in own_ms) / (len(own_ms) or 1),
+        "late_share": sum(late > late_ms for late in own_ms) / (len(own_ms) or 1),
         "declined": records.declined,
         "replayed_wrongly": records.replayed_wrongly,
         "refused_wrongly": records.refused_wrongly,

@@ -10,7 +10,7 @@ from functools import partial
 from gateway.sandbox import bench_books
 from gateway.sandbox.bench_load import Stage
 from gateway.sandbox.bench_rows import DIRECT, Open
-from gateway.sandbox.open_loop import OpenLoop, at_rate, find_peak
+from gateway.sandbox.open_loop import LATE_MS_OF_COUNTS, OpenLoop, at_rate, find_peak
 from gateway.sandbox.progress import Progress
 
 VISA = "visa"
@@ -73,6 +73,7 @@ async def overload(stage: Stage, progress: Progress, *, scheme: str, seconds: fl
             replays=0.0,
             refusals=0.0,
             warm_up_s=0.0,
+            late_ms=LATE_MS_OF_COUNTS,
         )
         after = await stage.meters.read()
         step.note("checking the books")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.sandbox.drill_report import Bar, Findings
 from gateway.sandbox.drill_stage import Drilling
-from gateway.sandbox.open_loop import OpenLoop, Order, Phase, Row
+from gateway.sandbox.open_loop import LATE_MS_OF_COUNTS, OpenLoop, Order, Phase, Row
 
 LATENCY_SHARE = 0.5
 P50_GOAL_MS, P99_GOAL_MS = 10.0, 50.0
@@ -58,6 +58,7 @@ async def overload(drill: Drilling) -> Findings:
         connections=OVERLOAD_CONNECTIONS,
         # Before the meters are read there is no load, so that all they count is of the order.
         warm_up_s=0.0,
+        late_ms=LATE_MS_OF_COUNTS,
     )
     with drill.progress.step(f"Asking {rate:,.0f} times a second for {seconds:g} s"):
         before = await drill.stage.meters.read()

@@ -1,4 +1,4 @@
-"""Laws of scale on the sandbox: payments that wait, several workers, one hot limit, several hosts.
+"""Laws of scale on the sandbox: payments that wait, several workers, one hot limit.
 
 What a payment takes is its gateway's and PostgreSQL's CPU; where the question is what several
 processes do together, it is time by the clock, over both cores, with the generators on them as
@@ -7,96 +7,35 @@ well. Each law checks the books after it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any
 
-from gateway.sandbox import bench_books, bench_config
+from gateway.sandbox import bench_config
 from gateway.sandbox.bench_beside import NAME, Neighbour, beside
-from gateway.sandbox.bench_config import CAP, CAPPED, DIRECT, HOT, SHARED
-from gateway.sandbox.bench_host import Host, another_host
-from gateway.sandbox.bench_load import Stage, complaint
-from gateway.sandbox.bench_processes import Talker, talker
+from gateway.sandbox.bench_config import CAP, CAPPED, DIRECT, HOT
+from gateway.sandbox.bench_crowd import (
+    PAYMENTS,
+    books,
+    complaints,
+    crowd,
+    rate_of,
+    until_capped,
+)
+from gateway.sandbox.bench_hosts import hosts
+from gateway.sandbox.bench_load import Stage
 from gateway.sandbox.bench_rows import Law, Scale
 from gateway.sandbox.bench_stored import stored
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress, Step
 
 SCHEME = "visa"
-CLIENTS, ROUNDS = 64, 3
-PAYMENTS, QUOTES = "/v1/payments", "/v1/payments/quote"
+ROUNDS = 3
+QUOTES = "/v1/payments/quote"
 # As many payments a second are let in while all that shall wait come.
 RAMP_PER_S, POLL_S = 1_000.0, 0.1
 NEARLY_ALL = 0.95
-REVOKED = 20
-OTHER_HOST = "The second is in a network namespace of its own, and all it hears goes over a wire"
-NO_HOST = "Both are processes side by side, since namespaces are not permitted here"
-
-
-class Crowd:
-    """Two generators, each with a server of its own or both with one.
-
-    Args:
-        ports: of the sandbox's gateway, and of the one beside it.
-    """
-
-    def __init__(self, stage: Stage, generators: Sequence[Talker], ports: tuple[int, int]) -> None:
-        self._stage = stage
-        self._generators = generators
-        self._ports = ports
-
-    async def load(
-        self, gateways: int, *, scheme: str, seconds: float, path: str = PAYMENTS
-    ) -> list[Mapping[str, Any]]:
-        """Load one gateway or both for so long, by as many clients; returns what was told."""
-        told: list[Mapping[str, Any]] = await asyncio.gather(
-            *(
-                generator.ask(
-                    {
-                        "port": self._ports[number if gateways == 2 else 0],
-                        "path": path,
-                        "clients": CLIENTS // 2,
-                        "seconds": seconds,
-                        "scheme": scheme,
-                        "replays": 0.0,
-                        "ids_file": str(self._stage.work / "ids"),
-                    }
-                )
-                for number, generator in enumerate(self._generators)
-            )
-        )
-        return told
-
-
-@asynccontextmanager
-async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
-    """Run a second generator beside the stage's own."""
-    async with talker(stage.loadtests / "generator.py", stage.seeded) as second:
-        await second.hear()
-        yield Crowd(stage, (stage.generator, second), (_port(stage), neighbour.port))
-
-
-def _port(stage: Stage) -> int:
-    return int(stage.sandbox["base_url"].rpartition(":")[2])
-
-
-def _rate(told: Sequence[Mapping[str, Any]]) -> float:
-    return float(sum((one["created"] + one["late"]) / one["until_last_s"] for one in told))
-
-
-def _complaints(told: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [said for one in told if (said := complaint(one))]
-
-
-async def _books(stage: Stage, *schemes: str) -> list[str]:
-    simulators = {
-        scheme: None if scheme in bench_config.SCHEMES else stage.sandbox["simulators"][scheme]
-        for scheme in schemes
-    }
-    return await bench_books.any_broken(
-        stage.connection, stage.http, simulators=simulators, ids_file=stage.work / "ids"
-    )
 
 
 def _us(per_second: float) -> float:
@@ -126,9 +65,9 @@ async def in_flight(stage: Stage, progress: Progress, scale: Scale) -> Law:
                 )
                 costs.append((count, us))
                 most_kb = max(most_kb, pss_kb)
-                broken += _complaints([told])
+                broken += complaints([told])
         step.note("checking the books")
-        broken += await _books(stage, SCHEME)
+        broken += await books(stage, SCHEME)
     first = costs[0][1]
     most = scale.in_flight[-1][0]
     return Law(
@@ -139,7 +78,8 @@ async def in_flight(stage: Stage, progress: Progress, scale: Scale) -> Law:
         goal=1.3,
         note=(
             f"{(most_kb - idle_kb) / most:.1f} kB of the gateway's memory (PSS) a payment at "
-            f"{most:,}, its client's connection included"
+            f"{most:,}, its client's connection included. Few that wait share small batches, and "
+            "are dear for it"
         ),
         broken=tuple(broken),
     )
@@ -219,9 +159,9 @@ async def workers(stage: Stage, progress: Progress, scale: Scale) -> Law:
                 before = await stage.meters.read()
                 told = await both.load(count, scheme=DIRECT, seconds=scale.seconds, path=QUOTES)
                 after = await stage.meters.read()
-                broken += _complaints(told)
+                broken += complaints(told)
                 if number:
-                    rates[count].append(_rate(told))
+                    rates[count].append(rate_of(told))
                     quotes = sum(one["created"] + one["late"] for one in told)
                     names = ("gateway", NAME)
                     spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in names)
@@ -257,13 +197,13 @@ async def hot(stage: Stage, progress: Progress, scale: Scale) -> Law:
             for scheme in (DIRECT, HOT):
                 step.note(f"round {number} of {ROUNDS}, {scheme}")
                 told = await both.load(2, scheme=scheme, seconds=scale.seconds)
-                broken += _complaints(told)
+                broken += complaints(told)
                 if number:
-                    rates[scheme].append(_rate(told))
+                    rates[scheme].append(rate_of(told))
         step.note("until the limit is reached")
-        broken += await _until_capped(stage, both, CAPPED, scale.seconds)
+        broken += await until_capped(stage, both, CAPPED, scale.seconds)
         step.note("checking the books")
-        broken += await _books(stage, DIRECT, HOT, CAPPED)
+        broken += await books(stage, DIRECT, HOT, CAPPED)
     times = median(cold / one for cold, one in zip(rates[DIRECT], rates[HOT], strict=True))
     return Law(
         row="law-hot",
@@ -278,114 +218,6 @@ async def hot(stage: Stage, progress: Progress, scale: Scale) -> Law:
         labels=("none", "one"),
         broken=tuple(dict.fromkeys(broken)),
     )
-
-
-async def _until_capped(stage: Stage, both: Crowd, scheme: str, seconds: float) -> list[str]:
-    """Pay over a scheme whose merchant has a limit until it is reached; it must be, exactly."""
-    answers = {201: 0, 422: 0}
-    for _ in range(20):
-        told = await both.load(2, scheme=scheme, seconds=seconds)
-        for one in told:
-            for status, count in one["statuses"].items():
-                answers[int(status)] = answers.get(int(status), 0) + count
-        if all("422" in one["statuses"] for one in told):
-            break
-    found = []
-    if others := {status: n for status, n in answers.items() if status not in (201, 422)}:
-        found.append(f"unexpected answers of a merchant at its limit: {others}")
-    written = await stage.connection.fetchval(
-        "SELECT count(*) FROM payments WHERE scheme = $1 AND status <> 'failed'", scheme
-    )
-    if (answers[201], written) != (CAP, CAP):
-        found.append(
-            f"a limit of {CAP:,} payments let {answers[201]:,} through, and {written:,} are written"
-        )
-    return found
-
-
-# Several hosts --------------------------------------------------------------------------------
-
-
-async def hosts(stage: Stage, progress: Progress, scale: Scale) -> Law:
-    """Two gateways over one PostgreSQL and one Redis: exact limits, and revocations kept at once.
-
-    What is timed is the call that ends a session; when it has returned, neither gateway may take
-    the session's token, while both are paid through.
-    """
-    broken: list[str] = []
-    users = stage.sandbox["users"]
-    first_url = str(stage.sandbox["base_url"])
-    async with AsyncExitStack() as stack:
-        step = stack.enter_context(progress.step("law-hosts"))
-        step.note("ending sessions, one host")
-        alone, told = await _end_sessions(stage, users[:REVOKED], [first_url])
-        broken += told
-        host = await stack.enter_async_context(another_host())
-        neighbour = await stack.enter_async_context(_beside_at(stage, host))
-        both = await stack.enter_async_context(crowd(stage, neighbour))
-        step.note("ending sessions, two hosts")
-        urls = [first_url, neighbour.base_url]
-        loading = asyncio.ensure_future(both.load(2, scheme=DIRECT, seconds=scale.seconds))
-        try:
-            together, told = await _end_sessions(stage, users[REVOKED : 2 * REVOKED], urls)
-        finally:
-            broken += _complaints(await loading)
-        broken += told
-        step.note("until the limit is reached")
-        broken += await _until_capped(stage, both, SHARED, scale.seconds)
-        step.note("checking the books")
-        broken += await _books(stage, DIRECT, SHARED)
-    ended = median(alone), median(together)
-    return Law(
-        row="law-hosts",
-        what="a call that ends a session",
-        grows="hosts over one PostgreSQL and one Redis",
-        points=((1, ended[0], 1.0), (2, ended[1], ended[1] / ended[0])),
-        goal=None,
-        note=(
-            f"{2 * REVOKED} sessions were ended, and no host took a token of theirs afterwards; "
-            f"of a limit of {CAP:,} payments, {CAP:,} were let through by two hosts together. "
-            f"{OTHER_HOST if host else NO_HOST}; two were measured while both were paid through"
-        ),
-        broken=tuple(dict.fromkeys(broken)),
-    )
-
-
-@asynccontextmanager
-async def _beside_at(stage: Stage, host: Host | None) -> AsyncIterator[Neighbour]:
-    """Run a gateway on another host; where there can be none, beside the first one."""
-    environment = None
-    if host is not None:
-        config = stage.sandbox_file.parent / "config"
-        environment = bench_config.listen(config, stage.work / "host", host.address)
-    async with beside(stage, environment, host) as neighbour:
-        yield neighbour
-
-
-async def _end_sessions(
-    stage: Stage, users: Sequence[Mapping[str, Any]], urls: Sequence[str]
-) -> tuple[list[float], list[str]]:
-    """End each user's session at the first host; returns how long each call took, us, and what
-    does not hold."""
-    took_us, broken = [], []
-    for user in users:
-        bearer = {"Authorization": f"Bearer {user['access_token']}"}
-        for url in urls:
-            async with stage.http.get(f"{url}/v1/sessions", headers=bearer) as answer:
-                listed = await answer.json()
-                if answer.status != 200:
-                    raise SandboxError(f"sessions cannot be listed: {answer.status} {listed}")
-        session = next(one["id"] for one in listed["data"] if one["is_current"])
-        started = time.perf_counter()
-        async with stage.http.delete(f"{urls[0]}/v1/sessions/{session}", headers=bearer) as answer:
-            if answer.status != 204:
-                broken.append(f"a session could not be ended: {answer.status}")
-        took_us.append((time.perf_counter() - started) * 1e6)
-        for url in urls:
-            async with stage.http.get(f"{url}/v1/sessions", headers=bearer) as answer:
-                if answer.status != 401:
-                    broken.append("a host took the token of a session that had ended")
-    return took_us, broken
 
 
 Measure = Callable[[Stage, Progress, Scale], Awaitable[Law]]

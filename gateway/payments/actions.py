@@ -23,7 +23,7 @@ from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
-from gateway.kernel.ids import new_id
+from gateway.kernel.ids import new_id, place_in
 from gateway.kernel.lease import Lease
 from gateway.payments import ledger, store
 from gateway.payments.entries import ALL, ActionFact, Fact, VersionMoved
@@ -257,7 +257,7 @@ class Actions:
         if wanted.kind == "refund":
             returned = self._returned(wanted.payment, wanted.amount_minor)
         return Action(
-            id=new_id(_PREFIXES[wanted.kind], now_ms),
+            id=new_id(_PREFIXES[wanted.kind], now_ms, place_in(wanted.payment.id)),
             payment_id=wanted.payment.id,
             kind=wanted.kind,
             state="pending",

@@ -20,7 +20,7 @@ from gateway.kernel.db.batch import QueueFull
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem
-from gateway.kernel.ids import new_id
+from gateway.kernel.ids import new_id, place_of
 from gateway.kernel.lease import Lease
 from gateway.kernel.metrics import Metrics
 from gateway.payments import outcomes
@@ -269,7 +269,7 @@ class Payments:
     ) -> Payment:
         now_ms = admission.at_ms
         commission = admission.commission
-        payment_id = payment_id or new_id("pay_", now_ms)
+        payment_id = payment_id or new_id("pay_", now_ms, place_of(admission.sub))
         details: dict[str, object] = {"metadata": msgspec.Raw(admission.metadata)}
         for name, value in (
             ("description", admission.description),

@@ -32,7 +32,7 @@ from gateway.kernel.audit.chain import Shard
 from gateway.kernel.clock import Clock
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
-from gateway.kernel.ids import new_id
+from gateway.kernel.ids import new_id, place_in
 from gateway.kernel.vault import Vault
 from gateway.payments import rows, statements, store
 from gateway.payments.model import REQUIRES_ACTION, Payment, destination_of, payment_json
@@ -256,7 +256,7 @@ class StepUps:
             total_debit=row["total_debit"],
             total_credit=row["total_credit"],
             body=body.encode(),
-            confirmation_id=new_id("cnf_", now_ms),
+            confirmation_id=new_id("cnf_", now_ms, place_in(payment_id)),
         )
 
     def _is_bound(self, row: Any, payment: Payment, body: bytes, said: Stated) -> bool:

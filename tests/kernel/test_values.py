@@ -40,6 +40,18 @@ def test_ids_of_one_millisecond_differ() -> None:
     assert len({ids.new_id("p", 1) for _ in range(10_000)}) == 10_000
 
 
+def test_what_is_a_customers_lies_in_one_place() -> None:
+    """Payments of one owner and what is made for them; ids still sort by time and differ."""
+    place = ids.place_of("usr_1")
+    assert place == ids.place_of("usr_1")
+    assert len({ids.place_of(f"usr_{number}") for number in range(20_000)}) == 1024
+    made = [ids.new_id("pay_", 1_795_000_000_000, place) for _ in range(1_000)]
+    assert {ids.place_in(one) for one in made} == {place}
+    assert len(set(made)) == 1_000
+    assert max(made) < ids.new_id("pay_", 1_795_000_000_001, ids.place_of("usr_2"))
+    assert ids.place_in(ids.attempt_id(made[0], 1)) == place
+
+
 def test_ids_of_a_fork_and_of_threads_differ() -> None:
     """What was read of the system's chance is given out once, whoever asks."""
     ids.new_id("p", 1)

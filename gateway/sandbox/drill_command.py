@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import cyclopts
+from cyclopts.validators import Number
+
+_POSITIVE, _ONE_OR_MORE = Number(gt=0), Number(gte=1)
 
 
 def drill(
@@ -19,18 +22,30 @@ def drill(
     ] = "visa",
     rate: Annotated[
         float | None,
-        cyclopts.Parameter(help="Requests a second; else a share of the peak, measured first."),
+        cyclopts.Parameter(
+            help="Requests a second; else a share of the peak, measured first.",
+            validator=_ONE_OR_MORE,
+        ),
     ] = None,
     seconds: Annotated[
-        float | None, cyclopts.Parameter(help="Of what is measured, instead of the usual.")
+        float | None,
+        cyclopts.Parameter(
+            help="Of what is measured, instead of the usual.", validator=_ONE_OR_MORE
+        ),
     ] = None,
     minutes: Annotated[
-        float | None, cyclopts.Parameter(help="The same in minutes; a soak takes 30.")
+        float | None,
+        cyclopts.Parameter(help="The same in minutes; a soak takes 30.", validator=_POSITIVE),
     ] = None,
     users: Annotated[
-        int, cyclopts.Parameter(help="Seeded, each with three cards and a token.")
+        int,
+        cyclopts.Parameter(
+            help="Seeded, each with three cards and a token.", validator=_ONE_OR_MORE
+        ),
     ] = 100_000,
-    workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
+    workers: Annotated[
+        int, cyclopts.Parameter(help="Gateway processes.", validator=_ONE_OR_MORE)
+    ] = 1,
     strict: Annotated[
         bool, cyclopts.Parameter(help="A goal that is missed ends with status 1 as well.")
     ] = False,

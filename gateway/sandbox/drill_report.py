@@ -53,6 +53,7 @@ class Findings:
         figures: the same for programs.
         void: why the figures do not count; the books count nevertheless.
         broken: what does not hold, whatever the load was.
+        picture: an SVG of how it went; "" when there is none.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Findings:
     bars: list[Bar] = field(default_factory=list)
     void: str = ""
     broken: list[str] = field(default_factory=list)
+    picture: str = ""
 
     def say(self, line: str, **figures: Any) -> None:
         """Add a sentence, with its figures."""
@@ -131,7 +133,11 @@ def text(findings: Findings, conditions: Mapping[str, Any]) -> str:
 
 
 def keep(folder: Path, at: datetime, findings: Findings, conditions: Mapping[str, Any]) -> Path:
-    """Write a drill as one line of JSON into a file of its own; returns where."""
+    """Write a drill as one line of JSON into a file of its own, its picture beside it.
+
+    Returns:
+        Where the JSON is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"drill-{findings.kind}-{at:%Y%m%dT%H%M%SZ}.jsonl"
     line = {
@@ -143,6 +149,8 @@ def keep(folder: Path, at: datetime, findings: Findings, conditions: Mapping[str
         "broken": findings.broken,
     }
     path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    if findings.picture:
+        path.with_suffix(".svg").write_text(findings.picture, encoding="utf-8")
     return path
 
 

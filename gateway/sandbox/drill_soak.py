@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gateway.sandbox.drill_report import Bar, Findings, table
 from gateway.sandbox.drill_stage import Drilling
+from gateway.sandbox.drill_svg import Panel, draw
 from gateway.sandbox.open_loop import OpenLoop, Order, Phase
 
 SHARE = 0.3
@@ -152,7 +153,9 @@ async def soak(drill: Drilling) -> Findings:
         finally:
             ending.cancel()
     found.add_run("Soak", run)
-    _judge(found, run, [one for one in looks if one.at_s <= seconds], seconds)
+    looks = [one for one in looks if one.at_s <= seconds]
+    found.picture = _picture(run, looks) if looks else ""
+    _judge(found, run, looks, seconds)
     await drill.settled()
     found.broken = await drill.broken(run)
     return found
@@ -162,6 +165,19 @@ async def _look(drill: Drilling, began_s: float) -> Look:
     uses = await asyncio.to_thread(look, drill.stage.sandbox_file.parent)
     size = await drill.stage.connection.fetchval("SELECT pg_database_size(current_database())")
     return Look(time.perf_counter() - began_s, uses, size)
+
+
+def _picture(run: OpenLoop, looks: Sequence[Look]) -> str:
+    """Draw memory and latency over time."""
+    memory = {
+        name: [(one.at_s, one.uses[name].pss_kb / 1024) for one in looks if name in one.uses]
+        for name in looks[0].uses
+    }
+    latency = {
+        "p50": [(row.at_s, row.p50_ms) for row in run.rows],
+        "p99": [(row.at_s, row.p99_ms) for row in run.rows],
+    }
+    return draw([Panel("memory (PSS), MB", memory), Panel("latency since due, ms", latency)])
 
 
 def _judge(found: Findings, run: OpenLoop, looks: Sequence[Look], seconds: float) -> None:

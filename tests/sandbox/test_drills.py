@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gateway.sandbox import drill_command, drill_report, drill_soak, open_loop
+from gateway.sandbox import drill_command, drill_report, drill_soak, drill_svg, open_loop
 from gateway.sandbox.bench_processes import seed
 from gateway.sandbox.drill import DRILLS
 from gateway.sandbox.drill import drill as make_drill
@@ -24,12 +25,14 @@ from gateway.sandbox.drill_faults import Watch
 from gateway.sandbox.drill_load import SPIKE_ROW_S, back_after, shed_cost_us
 from gateway.sandbox.drill_report import Bar, Findings
 from gateway.sandbox.drill_stage import Drilling, Plan, drilling
+from gateway.sandbox.drill_svg import Panel
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.open_loop import Order, Phase, Row
 from gateway.sandbox.progress import SilentProgress
 from tests.house import House, changed_config, running_house
 from tests.sandbox.test_open_loop import told
 
+SVG = "{http://www.w3.org/2000/svg}"
 USERS = 300
 RATE = 60.0
 LOADTESTS = Path(__file__).resolve().parents[2] / "loadtests"
@@ -130,6 +133,8 @@ async def test_a_soak_looks_at_every_process(drill: Drilling) -> None:
     assert "gateway, PSS MB: an hour's growth" in judged
     assert "p99 ms: an hour's growth" in judged
     assert not any("simulators" in name for name in judged)
+    drawn = [one.text for one in ElementTree.fromstring(found.picture).iter(f"{SVG}text")]
+    assert {"gateway", "postgres", "p99"} <= set(drawn)
 
 
 async def test_a_silent_processor_troubles_itself_alone(drill: Drilling) -> None:
@@ -278,6 +283,18 @@ def test_a_line_is_laid_through_what_was_seen() -> None:
     assert noisy.unsure_per_hour > 10
     assert noisy.is_flat
     assert drill_soak.fit([(at, 100.0) for at in range(5)]).growth_percent == 0
+
+
+def test_a_curve_is_higher_where_the_value_is() -> None:
+    panels = [Panel("a", {"x": [(0, 0), (5, 10), (10, 5)]}), Panel("b", {"y": [(0, 0), (10, 0)]})]
+    lines = [
+        [tuple(map(float, place.split(","))) for place in one.attrib["points"].split()]
+        for one in ElementTree.fromstring(drill_svg.draw(panels)).iter(f"{SVG}polyline")
+    ]
+    (first, second, third), flat = lines
+    assert first[0] < second[0] < third[0]
+    assert first[1] > third[1] > second[1]
+    assert flat[0][1] == flat[1][1] > first[1]
 
 
 @dataclass(frozen=True)

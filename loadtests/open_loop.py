@@ -25,13 +25,9 @@ must never be pointed at anything else. Who it pays as comes from `loadtests/see
 import asyncio
 import gc
 import json
-import random
-import secrets
 import sys
 import time
-from array import array
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +35,8 @@ from typing import Any, cast
 
 import uvloop
 from generator import ID_AT, ID_LENGTH, LENGTH, Seeded
+from open_loop_requests import Requests, schedule
+from open_loop_settle import settle
 from open_loop_told import LOST, PAYMENT, REFUSAL, REPLAY, Records, told
 
 FINISH_WITHIN_S = 30.0
@@ -48,70 +46,6 @@ TICK_S = 0.001
 # Answered payments that a replay may ask for again.
 ANSWERED_KEPT = 1_000
 IDS_KEPT = 5_000
-SETTLING_AT_ONCE = 32
-SETTLE_AGAIN_S = 0.25
-AMOUNT = 10_000
-# More than any policy of the sandbox lets through: refused by a limit, nothing written.
-AMOUNT_REFUSED = 900_000_000_000_000
-
-_REQUEST = (
-    b"POST /v1/payments HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: oqim-open-loop\r\n"
-    b"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Bearer %b\r\n"
-    b"Idempotency-Key: %b-%d\r\nContent-Length: %d\r\n\r\n%b%b%b"
-)
-
-
-def _body(amount: int, merchant: bytes) -> tuple[bytes, bytes]:
-    """Return what is before a card's id in a payment's body, and what is after it."""
-    return (
-        b'{"operation":"purchase","amount":%d,"currency":"UZS","source":{"card":"' % amount,
-        b'"},"destination":{"merchant":"%b"},"capture":"automatic","description":"load",'
-        b'"metadata":{"order":"1001"}}' % merchant,
-    )
-
-
-class Requests:
-    """What is asked, by number: drawn once, and had again as often as needed.
-
-    Args:
-        records: told what kind each request is, and over which scheme.
-    """
-
-    def __init__(
-        self, seeded: Seeded, records: Records, *, replays: float, refusals: float, mix: list[float]
-    ) -> None:
-        self._tokens = seeded.tokens
-        self._cards = [seeded.cards[scheme] for scheme in records.schemes]
-        self._bodies = {
-            PAYMENT: _body(AMOUNT, seeded.merchant),
-            REFUSAL: _body(AMOUNT_REFUSED, seeded.merchant),
-        }
-        self._prefix = secrets.token_hex(6).encode()
-        self._records = records
-        count, chance, users = len(records.due_s), random.random, len(seeded.tokens)
-        # Some users pay far more often than others.
-        self._who = array("L", (int(users * chance() ** 3) for _ in range(count)))
-        kinds = random.choices(
-            (PAYMENT, REPLAY, REFUSAL), (1 - replays - refusals, replays, refusals), k=count
-        )
-        records.kinds.extend(kinds)
-        records.scheme_of.extend(random.choices(range(len(mix)), mix, k=count))
-
-    def request(self, number: int) -> bytes:
-        """Return the bytes of a request; a replay's are those of what it asks for again."""
-        who, card = self._who[number], self._cards[self._records.scheme_of[number]]
-        kind = self._records.kinds[number]
-        before, after = self._bodies[REFUSAL if kind == REFUSAL else PAYMENT]
-        paying = card[who]
-        return _REQUEST % (
-            self._tokens[who],
-            self._prefix,
-            number,
-            len(before) + len(paying) + len(after),
-            before,
-            paying,
-            after,
-        )
 
 
 @dataclass(slots=True)
@@ -338,21 +272,6 @@ class Connection(asyncio.Protocol):
         self.received = data
 
 
-def schedule(phases: Sequence[dict[str, float]]) -> "array[float]":
-    """Return when each request is due, in seconds since the clock began.
-
-    Args:
-        phases: requests a second, and for how many seconds, one after another.
-    """
-    due = array("d")
-    begins_s = 0.0
-    for phase in phases:
-        count = round(phase["rate"] * phase["seconds"])
-        due.extend(begins_s + number / phase["rate"] for number in range(count))
-        begins_s += phase["seconds"]
-    return due
-
-
 class Generator:
     """Carries out orders, one after another.
 
@@ -368,7 +287,7 @@ class Generator:
         """Carry out one order; returns what came of it."""
         if order.get("settle"):
             assert self._last is not None, "there is something to settle"
-            return await settle(self._last, order["within_s"])
+            return await _settle(self._last, order["within_s"])
         mix: dict[str, float] = order["mix"]
         due_s = schedule(order["phases"])
         records = Records(tuple(mix), due_s, skip_s=order.get("skip_s", 0.0))
@@ -414,67 +333,15 @@ async def _run_by_the_clock(run: Run, order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_unknown(status: int) -> bool:
-    """Return whether an answer leaves open what became of a payment.
-
-    A 503 does not: nothing was sent.
-    """
-    return not (200 <= status < 300 or 400 <= status < 500 or status == 503)
-
-
-async def settle(run: Run, within_s: float) -> dict[str, Any]:
-    """Ask again for payments of which nothing is known, each with its key, until all are.
-
-    Returns:
-        How many there were, how many have none after `within_s`, and the seconds it took.
-    """
-    began_s, records = time.perf_counter(), run.records
-    unknown = [
-        number
-        for number, status in enumerate(records.statuses)
-        if records.kinds[number] == PAYMENT and is_unknown(status)
-    ]
-    waiting, ids, slots = set(unknown), [], asyncio.Semaphore(SETTLING_AT_ONCE)
-
-    async def one(number: int) -> None:
-        while True:
-            async with slots:
-                status, payment_id = await _ask_once(run.port, run.requests.request(number))
-            if status in (200, 201, 202):
-                ids.append(payment_id)
-            if 200 <= status < 300 or (400 <= status < 500 and status not in (409, 429)):
-                waiting.discard(number)
-                return
-            await asyncio.sleep(SETTLE_AGAIN_S)
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await asyncio.gather(*(one(number) for number in unknown))
-    run.ids = ids
+async def _settle(run: Run, within_s: float) -> dict[str, Any]:
+    settled = await settle(run.port, run.requests, run.records, within_s)
+    run.ids = settled.ids
     run.write_ids()
     return {
-        "unknown": len(unknown),
-        "still_unknown": len(waiting),
-        "seconds": time.perf_counter() - began_s,
+        "unknown": settled.unknown,
+        "still_unknown": settled.still_unknown,
+        "seconds": settled.seconds,
     }
-
-
-async def _ask_once(port: int, request: bytes) -> tuple[int, bytes]:
-    """Send a request on a connection of its own; returns status (0: no answer) and payment id."""
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return 0, b""
-    try:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = LENGTH.search(head)
-        body = await reader.readexactly(int(length[1])) if length else b""
-        return int(head[9:12]), body[ID_AT : ID_AT + ID_LENGTH]
-    except (OSError, asyncio.IncompleteReadError):
-        return 0, b""
-    finally:
-        writer.transport.abort()
 
 
 async def serve(seeded: Seeded) -> None:

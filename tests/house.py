@@ -25,6 +25,7 @@ import aiohttp
 import asyncpg
 
 from gateway.sandbox.datadir import free_port
+from tests import clusters
 from tests.services import open_folder
 
 READY_WITHIN_S = 60.0
@@ -389,10 +390,17 @@ async def running_house(
     workers: int = 1,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    is_bare: bool = False,
 ) -> AsyncIterator[House]:
-    """Run a sandbox of its own, in a folder of its own unless one is given, and end it."""
+    """Run a sandbox of its own, in a folder of its own unless one is given, and end it.
+
+    Args:
+        is_bare: it makes its database itself; a folder that is given is always bare.
+    """
     with open_folder("oqim-house-") as made:
         data_dir = folder or made
+        if folder is None and not is_bare:
+            await clusters.furnish(data_dir)
         variables = {
             **os.environ,
             "OQIM_PORT": str(free_port()),

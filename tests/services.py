@@ -6,6 +6,7 @@ They are the real servers that the sandbox starts, with durability on.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -18,9 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
+from gateway.kernel.db import migrate
 from gateway.sandbox.embedded import EmbeddedServices
 from gateway.sandbox.progress import SilentProgress
 
+# The database to copy for whoever needs a migrated one.
+MIGRATED = "migrated"
 _numbers = itertools.count(1)
 
 
@@ -76,11 +80,26 @@ async def fresh_database(services: Services, *, template: str = "") -> AsyncIter
             connected to it. By default an empty one.
     """
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    await execute(services, f"CREATE DATABASE {name} {f'TEMPLATE {template}' if template else ''}")
+    await copy_database(services, name, template=template or "template1")
     try:
         yield database_url(services, name)
     finally:
         await execute(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def copy_database(services: Services, name: str, *, template: str) -> None:
+    """Make a database, a copy of another to which nobody is connected."""
+    # All of a copy goes through the log; to compress it takes as long again.
+    await execute(
+        services, "SET wal_compression = off", f"CREATE DATABASE {name} TEMPLATE {template}"
+    )
+
+
+async def migrate_template(services: Services) -> None:
+    """Make the database `MIGRATED`."""
+    await execute(services, f"CREATE DATABASE {MIGRATED}")
+    url = database_url(services, MIGRATED)
+    await asyncio.to_thread(migrate.apply, url, lambda _: None)
 
 
 def database_url(services: Services, name: str) -> str:
@@ -88,10 +107,11 @@ def database_url(services: Services, name: str) -> str:
     return urlunsplit(urlsplit(services.database_url)._replace(path=f"/{name}"))
 
 
-async def execute(services: Services, statement: str) -> None:
-    """Run one statement as the server's owner, outside of a transaction."""
+async def execute(services: Services, *statements: str) -> None:
+    """Run statements as the server's owner, each outside of a transaction."""
     connection = await asyncpg.connect(services.database_url, timeout=10.0)
     try:
-        await connection.execute(statement)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()

@@ -1,5 +1,5 @@
 """The fixtures of a worker's identity and cards."""
 
-from tests.identity.fixtures import clock, place, services, worker
+from tests.identity.fixtures import clock, place, worker
 
-__all__ = ["clock", "place", "services", "worker"]
+__all__ = ["clock", "place", "worker"]

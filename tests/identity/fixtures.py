@@ -1,19 +1,15 @@
-"""Servers once for a folder of tests, and for each test an empty database and an empty Valkey."""
+"""For each test an empty database and an empty Valkey, and a worker over them."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 import redis.asyncio
 
-from gateway.kernel.db import migrate
 from tests.identity.worker import Hand, Worker, running_worker
-from tests.services import Services, database_url, execute, fresh_database, running_services
-
-_TEMPLATE = "migrated"
+from tests.services import MIGRATED, Services, fresh_database
 
 
 @dataclass(frozen=True)
@@ -24,20 +20,10 @@ class Place:
     redis_url: str = field(repr=False)
 
 
-@pytest.fixture(scope="package")
-async def services() -> AsyncIterator[Services]:
-    """PostgreSQL and Valkey, with a migrated database to copy."""
-    async with running_services() as services:
-        await execute(services, f"CREATE DATABASE {_TEMPLATE}")
-        url = database_url(services, _TEMPLATE)
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
-        yield services
-
-
 @pytest.fixture
 async def place(services: Services) -> AsyncIterator[Place]:
     """Somewhere no other test has been."""
-    async with fresh_database(services, template=_TEMPLATE) as url:
+    async with fresh_database(services, template=MIGRATED) as url:
         client = redis.asyncio.Redis.from_url(services.redis_url)
         await client.flushall()
         await client.aclose()

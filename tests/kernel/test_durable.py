@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 
 from gateway.kernel.db import pool as pools
 from gateway.settings import SettingsError
-from tests.services import Services, fresh_database, running_services
-
-
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """The servers of this module."""
-    async with running_services() as services:
-        yield services
+from tests.services import Services, fresh_database
 
 
 async def test_a_database_that_keeps_what_it_acknowledged_is_taken(services: Services) -> None:

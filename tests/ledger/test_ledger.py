@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tomllib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,28 +12,19 @@ import asyncpg
 import msgspec
 import pytest
 
-from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
 from gateway.ledger.balances import Balances
 from gateway.ledger.chart import Chart, read_chart
 from tests.house import House, Reply
-from tests.services import Services, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 ACCOUNTS = Path(__file__).resolve().parents[2] / "config" / "accounts.toml"
-
-
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """The servers of this module."""
-    async with running_services() as services:
-        yield services
 
 
 @pytest.fixture
 async def pool(services: Services) -> AsyncIterator[asyncpg.Pool]:
     """A migrated database, empty."""
-    async with fresh_database(services) as url:
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
+    async with fresh_database(services, template=MIGRATED) as url:
         pool = await pools.create(url, size_max=2, command_timeout_s=60.0)
         yield pool
         await pool.close()

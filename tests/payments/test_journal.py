@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway import settings as settings_module
 from gateway.app.ground import make_core
 from gateway.core import Admission, Core, Missing, Refusal
-from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.ids import new_id
@@ -35,7 +34,7 @@ from gateway.payments.journal import Journal
 from gateway.payments.model import FAILED, Payment
 from gateway.payments.outcomes import new_attempt
 from tests.cores import rules_of
-from tests.services import Services, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 NOW_MS = 1_795_000_000_000
 POOL_SIZE_MAX = 6
@@ -44,12 +43,6 @@ KEYS = Keys(
     lookup=b"l" * 32, quote=b"q" * 32, cursor=b"c" * 32, codes=b"o" * 32,
     callbacks={},
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    async with running_services() as services:
-        yield services
 
 
 @dataclass
@@ -180,8 +173,7 @@ async def _bench(database_url: str, *, worker: int = 1) -> Bench:
 
 @pytest.fixture
 async def database(services: Services) -> AsyncIterator[str]:
-    async with fresh_database(services) as url:
-        migrate.apply(url, lambda _: None)
+    async with fresh_database(services, template=MIGRATED) as url:
         connection = await asyncpg.connect(url)
         await connection.execute(
             "INSERT INTO cards (id, owner, scheme, bin, last4, expiry, lookup, pan_sealed, status)"

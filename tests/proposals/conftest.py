@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.house import changed_config, running_house
-from tests.identity.fixtures import services
 from tests.rulebook.office import Office
-
-__all__ = ["services"]
 
 ALONE_MAX = 500_000
 

@@ -7,18 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.kernel.redis import BoundedRedis, open_redis
-from tests.services import running_services
+from tests.services import Services
 
 
 @pytest.fixture(scope="module")
-async def redis_url() -> AsyncIterator[str]:
-    async with running_services() as services:
-        yield services.redis_url
-
-
-@pytest.fixture(scope="module")
-async def redis(redis_url: str) -> AsyncIterator[BoundedRedis]:
-    client = open_redis(redis_url, timeout_s=5.0)
+async def redis(services: Services) -> AsyncIterator[BoundedRedis]:
+    client = open_redis(services.redis_url, timeout_s=5.0)
+    await client.flushall()
     try:
         yield client
     finally:

@@ -17,6 +17,7 @@ from gateway.quotas.exchange import Exchange, now_us
 from gateway.quotas.gcra import SECOND_US, pace_of
 from tests.faults.proxy import WIRE, Toxic, proxy_before
 from tests.house import until
+from tests.services import Services
 
 _names = itertools.count(1)
 # Longer than any test: what is exchanged is exchanged by hand.
@@ -218,10 +219,10 @@ async def test_nothing_is_kept_of_who_asks_no_more(redis: BoundedRedis) -> None:
 
 
 async def test_while_redis_is_away_who_waits_is_told_so_and_it_is_found_again(
-    redis_url: str,
+    services: Services,
 ) -> None:
     """Nobody waits longer than one call may take; a Redis that answers again is noticed."""
-    url = urlsplit(redis_url)
+    url = urlsplit(services.redis_url)
     async with proxy_before(str(url.hostname), int(url.port or 0)) as proxy:
         secret = url.netloc.rpartition("@")[0]
         moved = url._replace(netloc=f"{secret}@127.0.0.1:{proxy.listening_port}")

@@ -1,32 +1,20 @@
-"""A migrated database for each test, on servers of this folder's."""
+"""A migrated database for each test."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from gateway.kernel.db import migrate
 from gateway.kernel.db import pool as pools
-from tests.services import Services, database_url, execute, fresh_database, running_services
-
-
-@pytest.fixture(scope="session")
-async def services() -> AsyncIterator[Services]:
-    """The servers of these tests, with one migrated database to copy."""
-    async with running_services() as services:
-        await execute(services, "CREATE DATABASE migrated")
-        url = database_url(services, "migrated")
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
-        yield services
+from tests.services import MIGRATED, Services, fresh_database
 
 
 @pytest.fixture
 async def pool(services: Services) -> AsyncIterator[asyncpg.Pool]:
     """A migrated database, empty, behind a pool set up as the gateway's."""
-    async with fresh_database(services, template="migrated") as url:
+    async with fresh_database(services, template=MIGRATED) as url:
         pool = await pools.create(url, size_max=3, command_timeout_s=10.0)
         yield pool
         await pool.close()

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.house import running_house
-from tests.identity.fixtures import place, services
+from tests.identity.fixtures import place
 from tests.rulebook.office import Office
 
-__all__ = ["place", "services"]
+__all__ = ["place"]
 
 
 @pytest.fixture(scope="package")

@@ -14,10 +14,9 @@ import pytest
 from gateway import settings as settings_module
 from gateway.audit import commissions as auditing
 from gateway.core import Commission, Core, RuleSet, read_rules
-from gateway.kernel.db import migrate
 from tests.house import House, new_key
 from tests.rules.deciders import Json, plan, rules
-from tests.services import Services, database_url, execute, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 PRICED = plan(
     {"name": "bank", "kind": "percent", "percent": "0.75", "vat_percent": "12", "max": 400},
@@ -41,16 +40,12 @@ DEARER = PRICED | {
     "components": [PRICED["components"][0] | {"percent": "0.8"}, *PRICED["components"][1:]],
 }
 AMOUNT = 12_345
-TEMPLATE = "migrated"
 
 
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """Servers, with a migrated database to copy that knows the two versions of the plan."""
-    async with running_services() as services:
-        await execute(services, f"CREATE DATABASE {TEMPLATE}")
-        url = database_url(services, TEMPLATE)
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
+@pytest.fixture
+async def database(services: Services) -> AsyncIterator[str]:
+    """A migrated database that knows the two versions of the plan."""
+    async with fresh_database(services, template=MIGRATED) as url:
         await _run(url, "INSERT INTO rule_generations VALUES (1, now(), 'test', NULL)")
         for body in (PRICED, DEARER):
             await _run(
@@ -60,12 +55,6 @@ async def services() -> AsyncIterator[Services]:
                 body["version"],
                 json.dumps(body),
             )
-        yield services
-
-
-@pytest.fixture
-async def database(services: Services) -> AsyncIterator[str]:
-    async with fresh_database(services, template=TEMPLATE) as url:
         yield url
 
 

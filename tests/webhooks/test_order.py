@@ -24,21 +24,10 @@ from gateway.webhooks.feed import Feed, Listener
 from gateway.webhooks.model import WebhookEndpointBody, WebhookEndpointChange
 from gateway.webhooks.service import Endpoints
 from tests.identity.worker import VAULT_KEY, Hand
-from tests.services import Services, database_url, execute, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 MERCHANT, OTHER, CUSTOMER = "mer_1", "mer_2", "usr_1"
 KEPT_S = 30 * 86_400.0
-_TEMPLATE = "webhooks_migrated"
-
-
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """PostgreSQL, with a migrated database to copy."""
-    async with running_services() as services:
-        await execute(services, f"CREATE DATABASE {_TEMPLATE}")
-        url = database_url(services, _TEMPLATE)
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
-        yield services
 
 
 @dataclass(slots=True)
@@ -97,7 +86,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(services: Services) -> AsyncIterator[Desk]:
-    async with fresh_database(services, template=_TEMPLATE) as url:
+    async with fresh_database(services, template=MIGRATED) as url:
         pool = await pools.create(url, size_max=8, command_timeout_s=10.0)
         settings = settings_module.load({})
         clock, vault = Hand(), Vault({1: VAULT_KEY})
@@ -461,7 +450,7 @@ async def test_a_database_from_another_server_goes_on(desk: Desk) -> None:
 
 async def test_the_migration_goes_back_and_forth(services: Services) -> None:
     """Down and up again, with events in the outbox."""
-    async with fresh_database(services, template=_TEMPLATE) as url:
+    async with fresh_database(services, template=MIGRATED) as url:
         while True:
             connection = await asyncpg.connect(url)
             has_it = await connection.fetchval("SELECT to_regclass('webhook_endpoints')")

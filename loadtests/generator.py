@@ -185,7 +185,8 @@ class Client(asyncio.Protocol):
         if self.is_replay:
             self.is_replay = False
             run.replayed += 1
-            is_marked = b"Idempotent-Replayed: true" in data[:body_at]
+            # Names of headers are written in either case.
+            is_marked = b"idempotent-replayed: true" in data[:body_at].lower()
             if payment_id != self.expected_id or not is_marked:
                 run.replayed_wrongly += 1
         else:

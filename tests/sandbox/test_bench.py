@@ -297,8 +297,9 @@ async def generated(tmp_path: Path, url: str, **order: Any) -> dict[str, Any]:
 class Payments:
     """Answers as the gateway does, and remembers; `forgets` makes it pay replays anew."""
 
-    def __init__(self, *, forgets: bool = False) -> None:
+    def __init__(self, *, forgets: bool = False, mark: str = "Idempotent-Replayed") -> None:
         self.forgets = forgets
+        self.mark = mark
         self.by_key: dict[str, str] = {}
         self.requests = 0
         self.owners: set[tuple[str, str]] = set()
@@ -312,14 +313,15 @@ class Payments:
         if not is_known:
             self.by_key[key] = f"pay_{self.requests:026}"
         answer = {"id": self.by_key[key], "status": "succeeded"}
-        headers = {"Idempotent-Replayed": "true"} if is_known else {}
+        headers = {self.mark: "true"} if is_known else {}
         text = json.dumps(answer, separators=(",", ":"))
         return web.Response(status=201, text=text, headers=headers)
 
 
-async def test_the_generator_counts_what_happened(tmp_path: Path) -> None:
-    """Every payment once, by its owner's card, and every id on file."""
-    payments = Payments()
+@pytest.mark.parametrize("mark", ["Idempotent-Replayed", "idempotent-replayed"])
+async def test_the_generator_counts_what_happened(tmp_path: Path, mark: str) -> None:
+    """Every payment once, by its owner's card, and every id on file; headers in either case."""
+    payments = Payments(mark=mark)
     async with serving(payments) as url:
         told = await generated(tmp_path, url)
     assert told["problem"] == ""

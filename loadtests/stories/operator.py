@@ -16,9 +16,10 @@ class Operator(Story):
     weight = 1
 
     def on_start(self) -> None:
-        """Go on with a session of the sandbox's operators."""
+        """Go on with a session of the sandbox's operators, and see what is in doubt."""
         operators = SANDBOX["operators"]
         self.token = operators[next(_places) % len(operators)]["access_token"]
+        self.ask("GET", "/admin/v1/money-in-doubt")
 
     @task(6)
     def explain(self) -> None:

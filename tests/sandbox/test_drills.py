@@ -209,14 +209,14 @@ async def test_user_stories_are_told_without_a_complaint(sandbox: House) -> None
     done = await asyncio.to_thread(tell)
     assert done.returncode == 0, done.stderr[done.stderr.find("Error report") :][:3000]
     told_of = {row["name"] for row in json.loads(done.stdout)}
-    for name in (
-        "/v1/payments/quote",
+    for story in (
+        "/v1/auth/challenges",
         "/oauth/token client_credentials",
-        "/v1/callbacks/{connector}",
-        "/v1/payments/{id}/trace",
         "/v1/webhook-endpoints",
+        "/v1/callbacks/",
+        "/admin/v1/money-in-doubt",
     ):
-        assert name in told_of
+        assert any(name.startswith(story) for name in told_of), story
 
 
 # The command -----------------------------------------------------------------------------------

@@ -207,6 +207,8 @@ async def _read_told(connection: Any, ids_file: Path) -> None:
     await connection.execute(TOLD)
     # One column of ids is valid COPY text as it is.
     await connection.copy_to_table("told", source=ids_file)
+    # What is known of the payments may be old, and any plan must do.
+    await connection.execute("CREATE INDEX ON told (id)")
     await connection.execute("ANALYZE told")
 
 

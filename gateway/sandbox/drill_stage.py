@@ -127,9 +127,23 @@ class Drilling:
         return found
 
     async def reconnect(self) -> None:
-        """Open the connection to the database anew, after the server was gone."""
+        """Open the connection to the database anew, as soon as the server is back.
+
+        Raises:
+            SandboxError: it is not back in time.
+        """
         self.stage.connection.terminate()
-        self.stage = replace(self.stage, connection=await connect(self.stage.sandbox))
+        deadline = time.monotonic() + SETTLED_WITHIN_S
+        while True:
+            try:
+                connection = await connect(self.stage.sandbox)
+            except (OSError, asyncpg.PostgresError) as error:
+                if time.monotonic() > deadline:
+                    raise SandboxError(f"PostgreSQL is not back: {error}") from error
+                await asyncio.sleep(POLL_S)
+            else:
+                self.stage = replace(self.stage, connection=connection)
+                return
 
     async def fault(self, scheme: str, **order: Any) -> None:
         """Have a processor misbehave, as its simulator's `POST /_sim/faults` says."""

@@ -240,7 +240,8 @@ async def running_worker(
     async with AsyncExitStack() as stack:
         pool = await pools.create(database_url, size_max=8, command_timeout_s=10.0)
         stack.push_async_callback(pool.close)
-        client = open_redis(redis_url, timeout_s=1.0)
+        # Longer than the product's: a test that shares its machine waits, and is not told "away".
+        client = open_redis(redis_url, timeout_s=5.0)
         stack.push_async_callback(client.aclose)
         core = Core(
             rules=rules_of(settings),

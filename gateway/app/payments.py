@@ -14,6 +14,7 @@ from gateway.kernel.outside import Outside
 from gateway.payments import connectors as loading
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
+from gateway.payments.carrying import Carrier
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
 from gateway.payments.kept import Kept
@@ -44,7 +45,7 @@ class PaymentRoom:
     """The objects of the payments room."""
 
     journal: Journal
-    payments: Payments
+    carrier: Carrier
     actions: Actions
     callbacks: Callbacks
     recovery: Recovery
@@ -119,21 +120,30 @@ async def open_payments(
         worker=lease.worker,
     )
     refusals, kept = Refusals(pool, clock, worker=lease.worker), Kept()
+    carrier = Carrier(
+        clock=clock,
+        journal=journal,
+        reads=reads,
+        instructions=instructions,
+        connectors=connectors,
+        sequences=sequences,
+        metrics=ground.metrics,
+        lease=lease,
+        kept=kept,
+    )
     payments = Payments(
         core=core,
         clock=clock,
         supply=supply,
         journal=journal,
-        reads=reads,
         replays=replays,
         instructions=instructions,
-        connectors=connectors,
+        carrier=carrier,
         refusals=refusals,
         step_ups=step_ups,
         sequences=sequences,
         metrics=ground.metrics,
         lease=lease,
-        kept=kept,
     )
     actions = Actions(
         pool=pool,
@@ -149,11 +159,11 @@ async def open_payments(
         kept=kept,
     )
     ground.metrics.gauge("replies_kept", "Replies not written yet.", lambda: float(kept.size))
-    reviews = Reviews(pool, payments, actions, reads, clock, proposals)
-    callbacks = Callbacks(pool, payments, reads, connectors, clock, ground.metrics)
+    reviews = Reviews(pool, carrier, actions, reads, clock, proposals)
+    callbacks = Callbacks(pool, carrier, reads, connectors, clock, ground.metrics)
     recovery = Recovery(
         pool,
-        payments,
+        carrier,
         actions,
         step_ups,
         reviews,
@@ -192,7 +202,7 @@ async def open_payments(
         *review_routes(reviews, ground.cursors),
         *refund_routes(refunds),
     ]
-    return PaymentRoom(journal, payments, actions, callbacks, recovery, connectors, routes)
+    return PaymentRoom(journal, carrier, actions, callbacks, recovery, connectors, routes)
 
 
 def _expose(metrics: Metrics, journal: Journal) -> None:

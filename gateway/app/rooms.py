@@ -166,7 +166,7 @@ def open_reconciliation(
         pool,
         imports,
         reports,
-        payments.payments,
+        payments.carrier,
         payments.actions,
         Reads(pool),
         ground.metrics,

@@ -17,9 +17,9 @@ from gateway.kernel.clock import Clock
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import payment_of_attempt
 from gateway.kernel.metrics import Metrics
+from gateway.payments.carrying import Carrier
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
 from gateway.payments.reads import Reads
-from gateway.payments.service import Payments
 
 log = structlog.get_logger("callbacks")
 
@@ -59,14 +59,14 @@ class Callbacks:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        payments: Payments,
+        carrier: Carrier,
         reads: Reads,
         connectors: Mapping[str, Connector],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._pool = pool
-        self._payments = payments
+        self._carrier = carrier
         self._reads = reads
         self._connectors = connectors
         self._clock = clock
@@ -145,7 +145,7 @@ class Callbacks:
                 return "conflict"
             return "ignored"
         was_open = attempt.is_open
-        await self._payments.settle(attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S)
+        await self._carrier.settle(attempt, event.result, source="callback", wait_s=UNKNOWN_WAIT_S)
         return "applied" if was_open else "ignored"
 
 

@@ -19,9 +19,9 @@ from gateway.kernel.metrics import Metrics
 from gateway.payments import store
 from gateway.payments.actions import Actions
 from gateway.payments.callbacks import Callbacks
+from gateway.payments.carrying import Carrier
 from gateway.payments.model import Action, Attempt
 from gateway.payments.reviews import Reviews
-from gateway.payments.service import Payments
 from gateway.payments.step_up import StepUps
 from gateway.settings import Recovery as RecoverySettings
 
@@ -38,7 +38,7 @@ class Recovery:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        payments: Payments,
+        carrier: Carrier,
         actions: Actions,
         step_ups: StepUps,
         reviews: Reviews,
@@ -48,7 +48,7 @@ class Recovery:
         lease: Lease,
     ) -> None:
         self._pool = pool
-        self._payments = payments
+        self._carrier = carrier
         self._actions = actions
         self._step_ups = step_ups
         self._reviews = reviews
@@ -111,7 +111,7 @@ class Recovery:
                     reason = f"not settled after {self._settings.tries_max} tries"
                     await self._reviews.open(one, reason)
                 if isinstance(one, Attempt):
-                    await self._payments.resolve(
+                    await self._carrier.resolve(
                         one, wait_s=wait_s, not_found_final_s=self._settings.not_found_final_s
                     )
                 else:

@@ -20,10 +20,10 @@ from gateway.kernel.http.problems import Problem
 from gateway.kernel.ids import new_id
 from gateway.payments import store
 from gateway.payments.actions import Actions
+from gateway.payments.carrying import Carrier
 from gateway.payments.model import Action, Attempt
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
 from gateway.payments.reads import Reads
-from gateway.payments.service import Payments
 from gateway.proposals.model import Applied, Proposal
 from gateway.proposals.model import Kind as ProposalKind
 from gateway.proposals.service import Proposals
@@ -163,7 +163,7 @@ class Reviews:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        payments: Payments,
+        carrier: Carrier,
         actions: Actions,
         reads: Reads,
         clock: Clock,
@@ -171,7 +171,7 @@ class Reviews:
     ) -> None:
         self._pool = pool
         self._reads = reads
-        self._payments = payments
+        self._carrier = carrier
         self._actions = actions
         self._clock = clock
         self._proposals = proposals
@@ -299,9 +299,9 @@ class Reviews:
             attempt = store.attempt_of(rows[0])
             if attempt.state == "reversing":
                 payment, attempts = await self._reads.whole(attempt.payment_id)
-                await self._payments.reversed(payment, attempts, attempt)
+                await self._carrier.reversed(payment, attempts, attempt)
                 return
-            await self._payments.settle(attempt, result, source="operator", wait_s=UNKNOWN_WAIT_S)
+            await self._carrier.settle(attempt, result, source="operator", wait_s=UNKNOWN_WAIT_S)
             return
         row = await self._pool.fetchrow(store.GET_ACTION, review.subject)
         assert row is not None, "its review names it"

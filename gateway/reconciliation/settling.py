@@ -20,9 +20,9 @@ from gateway.kernel.errors import Unavailable
 from gateway.kernel.ids import attempt_id
 from gateway.kernel.metrics import Metrics
 from gateway.payments.actions import Actions
+from gateway.payments.carrying import Carrier
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
 from gateway.payments.reads import Reads
-from gateway.payments.service import Payments
 from gateway.reconciliation import store
 from gateway.reconciliation.imports import Imports
 from gateway.reconciliation.model import KINDS, Untold, untold
@@ -44,7 +44,7 @@ class Settling:
         pool: asyncpg.Pool,
         imports: Imports,
         reports: Mapping[str, Reports],
-        payments: Payments,
+        carrier: Carrier,
         actions: Actions,
         reads: Reads,
         metrics: Metrics,
@@ -52,7 +52,7 @@ class Settling:
         self._pool = pool
         self._imports = imports
         self._reports = reports
-        self._payments = payments
+        self._carrier = carrier
         self._actions = actions
         self._reads = reads
         self._open: dict[str, int] = {}
@@ -135,7 +135,7 @@ class Settling:
         if told.ours.status == "held" and found.is_open:
             return
         result = _result(told)
-        await self._payments.settle(found, result, source=_SOURCE, wait_s=UNKNOWN_WAIT_S)
+        await self._carrier.settle(found, result, source=_SOURCE, wait_s=UNKNOWN_WAIT_S)
 
 
 def _is_undone(told: Untold) -> bool:

@@ -17,12 +17,12 @@ from gateway.kernel.errors import Unavailable
 from gateway.kernel.http.messages import Response
 from gateway.kernel.ids import new_id
 from gateway.kernel.lease import Lease
-from gateway.payments import outcomes, service, store
+from gateway.payments import carrying, outcomes, store
 from gateway.payments.actions import Actions
+from gateway.payments.carrying import Carrier
 from gateway.payments.entries import ALL
 from gateway.payments.facts import FactLane
 from gateway.payments.model import FAILED, copy_of, payment_json
-from gateway.payments.service import Payments
 
 
 def capture_again() -> None:
@@ -53,11 +53,11 @@ def refunds_unseen() -> None:
 def unknown_fails_by_time() -> None:
     """What nobody can say yet is declared failed when its time comes."""
 
-    async def resolve(self: Payments, attempt: Any, **waits: Any) -> None:
+    async def resolve(self: Carrier, attempt: Any, **waits: Any) -> None:
         result = Result(outcome=Outcome.SYSTEM_ERROR)
         await self.settle(attempt, result, source="inquiry", wait_s=waits["wait_s"])
 
-    Payments.resolve = resolve  # type: ignore[method-assign, assignment]
+    Carrier.resolve = resolve  # type: ignore[method-assign, assignment]
 
 
 def headroom_before_reversal() -> None:
@@ -80,16 +80,16 @@ def commit_unknown_is_failure() -> None:
         for entry in entries:
             entry.fail(Unavailable("the outcome could not be written"))
 
-    async def carry(self: Payments, payment: Any, attempts: Any, *rest: Any) -> Response:
+    async def carry(self: Carrier, payment: Any, attempts: Any, *rest: Any) -> Response:
         try:
             return await self._send_legs(payment, attempts, *rest)
         except Unavailable:
             payment = copy_of(payment)
             payment.become(FAILED)
-            return service._response(payment, payment_json(payment, attempts))
+            return carrying._response(payment, payment_json(payment, attempts))
 
     FactLane._look_up = give_up  # type: ignore[method-assign]
-    Payments._carry = carry  # type: ignore[method-assign]
+    Carrier.carry = carry  # type: ignore[method-assign]
 
 
 def dead_worker_sends() -> None:

@@ -135,6 +135,11 @@ class Payment:
     commission_returned: int = 0
     commission_returning: int = 0
 
+    @property
+    def has_waited(self) -> bool:
+        """Whether it was written before, to wait for a stronger authentication."""
+        return self.version > 1
+
     def become(self, status: str) -> None:
         """Change the status as the table allows; anything else is a fault of ours."""
         if status not in PAYMENT_TRANSITIONS[self.status]:

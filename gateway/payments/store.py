@@ -222,19 +222,29 @@ class Sequences:
         self._pool = pool
         self._next = 0
         self._end = 0
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def next(self) -> int:
-        """Return the next number; reads a new block when this one is used up."""
+        """Return the next number; reads a new block when this one is used up.
+
+        Raises whatever the database does, at once for all who wait for the same block.
+        """
         while self._next >= self._end:
-            async with self._reading:
-                # Another caller may have brought a block while this one waited.
-                if self._next >= self._end:
-                    block: int = await self._pool.fetchval(NEXT_BLOCK)
-                    self._next, self._end = block * self.BLOCK, (block + 1) * self.BLOCK
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read())
+                # Nobody may be left to hear of it.
+                self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(self._reading)
         number = self._next
         self._next += 1
         return number
+
+    async def _read(self) -> None:
+        try:
+            block: int = await self._pool.fetchval(NEXT_BLOCK)
+            self._next, self._end = block * self.BLOCK, (block + 1) * self.BLOCK
+        finally:
+            self._reading = None
 
 
 async def read_whole(connection: Any, payment: Payment) -> list[Attempt]:

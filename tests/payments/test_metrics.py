@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 from tests.house import House, until
@@ -11,17 +11,17 @@ from tests.house import House, until
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 SAMPLE = re.compile(r"^(oqim_\w+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-Samples = Counter[tuple[str, frozenset[tuple[str, str]]]]
+Samples = defaultdict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def scraped(house: House) -> Samples:
     """Return every sample, added up over the workers."""
     reply = await house.call("GET", "/metrics")
     assert reply.status == 200
-    samples: Samples = Counter()
+    samples: Samples = defaultdict(float)
     for name, labels, value in SAMPLE.findall(reply.raw.decode()):
         told = frozenset(pair for pair in LABEL.findall(labels) if pair[0] != "worker")
-        samples[name, told] += float(value)  # type: ignore[assignment]  # gauges are no integers
+        samples[name, told] += float(value)
     return samples
 
 

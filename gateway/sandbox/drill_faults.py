@@ -15,7 +15,7 @@ from typing import Any
 from gateway.sandbox.drill_report import Bar, Findings, table, words
 from gateway.sandbox.drill_stage import SETTLED_WITHIN_S, Drilling
 from gateway.sandbox.errors import SandboxError
-from gateway.sandbox.open_loop import Order, Phase, Row
+from gateway.sandbox.open_loop import LATE_MS_OF_COUNTS, Order, Phase, Row
 
 SCHEMES = ("visa", "humo", "uzcard")
 # HUMO's payments are the dearest: a share of its peak is one of the mix as well.
@@ -188,6 +188,7 @@ async def failover(drill: Drilling) -> Findings:
         {drill.plan.scheme: 1.0},
         connections=CONNECTIONS,
         warm_up_s=drill.plan.warm_up_s,
+        late_ms=LATE_MS_OF_COUNTS,
     )
     with drill.progress.step(f"Asking {rate:,.0f} times a second") as step:
         running = await drill.open_loop.begin(order)

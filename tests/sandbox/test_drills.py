@@ -130,8 +130,8 @@ async def test_a_soak_looks_at_every_process(drill: Drilling) -> None:
             assert use["rss_kb"] >= use["pss_kb"] > 1_000
             assert use["descriptors"] > 5
     judged = names(found)
-    assert "gateway, PSS MB: an hour's growth" in judged
-    assert "p99 ms: an hour's growth" in judged
+    assert "gateway, PSS MB: an hour adds for sure" in judged
+    assert "p99 ms: an hour adds for sure" in judged
     assert not any("simulators" in name for name in judged)
     drawn = [one.text for one in ElementTree.fromstring(found.picture).iter(f"{SVG}text")]
     assert {"gateway", "postgres", "p99"} <= set(drawn)
@@ -277,11 +277,21 @@ def test_a_line_is_laid_through_what_was_seen() -> None:
     assert steady.level == pytest.approx(100)
     assert steady.per_hour == pytest.approx(100)
     assert steady.unsure_per_hour == pytest.approx(0, abs=1e-6)
-    assert not steady.is_flat
+    assert not steady.is_flat("MB")
     noisy = drill_soak.fit([(at, 100 + (at // 10 % 2)) for at in range(0, 100, 10)])
     assert noisy.unsure_per_hour > 10
-    assert noisy.is_flat
-    assert drill_soak.fit([(at, 100.0) for at in range(5)]).growth_percent == 0
+    assert noisy.is_flat("MB")
+    assert drill_soak.fit([(at, 100.0) for at in range(5)]).growth == 0
+
+
+@pytest.mark.parametrize(
+    ("level", "per_hour", "is_flat"),
+    [(1000, 100, True), (1000, 101, False), (2, 16, True), (2, 17, False), (1000, -900, True)],
+)
+def test_growth_is_a_part_of_the_level_or_more_than_a_little(
+    level: float, per_hour: float, is_flat: bool
+) -> None:
+    assert drill_soak.Line(level, per_hour, 0.0).is_flat("MB") is is_flat
 
 
 def test_a_curve_is_higher_where_the_value_is() -> None:

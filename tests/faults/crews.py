@@ -50,6 +50,8 @@ async def crew(house: House, log_name: str) -> AsyncIterator[Crew]:
     variables = worker_environment(house) | {
         "OQIM_PORT": str(port),
         "OQIM_WORKERS": str(WORKERS),
+        # A crew that is killed leaves its folder behind: where it is removed with the sandbox.
+        "TMPDIR": str(house.data_dir),
     }
     with (house.data_dir / log_name).open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  # it does not wait

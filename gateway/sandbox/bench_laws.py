@@ -20,7 +20,6 @@ from gateway.sandbox.bench_rows import Law, Scale
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
 
-POLICIES = (10, 100, 1_000, 10_000, 100_000)
 # Cards that pay in turns where each payment is another's: more than the processor's cache holds.
 CARDS = 5_000
 SHARED_SUBJECTS = tuple(
@@ -43,10 +42,10 @@ def policies(*, rounds: int, progress: Progress, scale: Scale) -> Law:
     cached = token(key, 0)
     subjects = []
     with progress.step("Reading policies and plans") as step:
-        for count in POLICIES:
+        for count in scale.policies:
             step.note(f"{count:,} of each")
             subjects.append(Subject(key, count))
-    points = _points(_admits(subjects, cached), POLICIES, rounds=rounds, progress=progress)
+    points = _points(_admits(subjects, cached), scale.policies, rounds=rounds, progress=progress)
     return Law("law-policies", "`core.admit`", "policies and plans that cannot match", points, 1.5)
 
 

@@ -93,6 +93,7 @@ class Scale:
     """How far the laws go: how much of it there is at each point.
 
     Args:
+        policies: and plans as well, that cannot match.
         subjects: that limits are counted for, cached.
         revoked: tokens, alive.
         in_flight: payments that wait for a processor, and how long each does, seconds.
@@ -100,6 +101,7 @@ class Scale:
         seconds: of a block of load.
     """
 
+    policies: tuple[int, ...] = (10, 100, 1_000, 10_000, 100_000)
     subjects: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     revoked: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     in_flight: tuple[tuple[int, float], ...] = ((10, 0.02), (100, 0.1), (1_000, 1.0), (10_000, 8.0))
@@ -111,6 +113,7 @@ DEFAULT = Scale()
 MOST = 10_000_000
 FULL = replace(DEFAULT, subjects=(*DEFAULT.subjects, MOST), stored=(*DEFAULT.stored, MOST))
 SMALL = Scale(
+    policies=(10, 100, 1_000),
     subjects=(1_000, 10_000),
     revoked=(1_000, 10_000),
     in_flight=((10, 0.02), (100, 0.1)),

@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from gateway import settings as settings_module
-from gateway.kernel.db import migrate
 from gateway.payments import connectors as loading
 from gateway.sandbox import (
     bench_books,
@@ -50,7 +49,7 @@ from gateway.sandbox.bench_rows import (
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import SilentProgress, Step
 from gateway.settings import SettingsError
-from tests.services import Services, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
 
@@ -65,18 +64,10 @@ VALUES ($1, 1, 'usr_1', 'mobile', 'purchase', $2, 'visa', 100, 'UZS', 100, 99, f
 POSTING = "INSERT INTO postings (entry_id, line, account, amount_minor, currency) VALUES "
 
 
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """The servers of this module."""
-    async with running_services() as services:
-        yield services
-
-
 @pytest.fixture
 async def database(services: Services) -> AsyncIterator[Any]:
     """A connection to a migrated database with one good payment: pay_1."""
-    async with fresh_database(services) as url:
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
+    async with fresh_database(services, template=MIGRATED) as url:
         connection = await asyncpg.connect(url)
         try:
             await connection.execute(PAYMENT, "pay_1", "succeeded")
@@ -474,7 +465,7 @@ def test_every_law_of_the_core_can_be_measured(micro: dict[str, Any], name: str)
     """One round of small sizes: each checks that what grew is there."""
     from gateway.sandbox.bench_laws import LAWS as MEASURED
 
-    scale = Scale(subjects=(10, 6_000), revoked=(10, 3_000))
+    scale = Scale(policies=(10, 500), subjects=(10, 6_000), revoked=(10, 3_000))
     found = MEASURED[name](rounds=1, progress=SilentProgress(), scale=scale)
     assert found.row == name
     assert found.points[0][2] == 1.0

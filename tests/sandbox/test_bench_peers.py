@@ -17,11 +17,10 @@ import redis.asyncio
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.kernel.db import migrate
 from gateway.sandbox import bench_books
 from loadtests.peers.usual_ground import LIMITS, limit_keys
 from tests.sandbox.test_bench import serving
-from tests.services import Services, fresh_database, running_services
+from tests.services import MIGRATED, Services, fresh_database
 
 # Of oqim[load], as what the peers are made of is.
 jwt = pytest.importorskip("jwt")
@@ -34,18 +33,10 @@ CARDS = ("card_1", "card_2")
 OWNERS = ("usr_1", "usr_2")
 
 
-@pytest.fixture(scope="module")
-async def services() -> AsyncIterator[Services]:
-    """The servers of this module."""
-    async with running_services() as services:
-        yield services
-
-
 @pytest.fixture
 async def database_url(services: Services) -> AsyncIterator[str]:
     """A migrated database with a merchant."""
-    async with fresh_database(services) as url:
-        await asyncio.to_thread(migrate.apply, url, lambda _: None)
+    async with fresh_database(services, template=MIGRATED) as url:
         connection = await asyncpg.connect(url)
         await connection.execute(
             "INSERT INTO merchants (id, name, city, country, mcc, acceptor_id, terminal_id) "

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.sandbox import bench_svg
 from gateway.sandbox.bench_report import PROCESSES
-from gateway.sandbox.bench_rows import AGAINST, Law
+from gateway.sandbox.bench_rows import AGAINST, DIRECT, Law
 from gateway.sandbox.errors import SandboxError
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -240,7 +240,7 @@ def _counts_text(rows: Sequence[Figures]) -> str:
 
 def _headline_cells(row: Figures) -> list[list[str]]:
     if row["kind"] == "open":
-        what, against = row["what"], "open loop"
+        what, against = f"payments {row['what']}", "open loop"
         return [
             [what, found, against, "-", "-", aimed_at, _yes(met)]
             for aimed_at, found, met in row["cells"]
@@ -252,7 +252,8 @@ def _headline_cells(row: Figures) -> list[list[str]]:
     else:
         ours, theirs = f"{row['payments_per_s']:,.0f} /s", f"{row['peer_per_s']:,.0f} /s"
         least, greatest, places = "ratio_least", "ratio_greatest", 3
-        what = f"durable payments over {row['scheme'].upper()}, {row['clients']} clients"
+        way = "without a processor" if row["scheme"] == DIRECT else f"over {row['scheme'].upper()}"
+        what = f"durable payments {way}, {row['clients']} clients"
         against = AGAINST[row["against"]]
     ratio = _spread(row, least, greatest, places)
     return [[what, ours, against, theirs, ratio, f"{row['goal']:g}", _met(row)]]

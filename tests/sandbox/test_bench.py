@@ -520,6 +520,15 @@ def test_a_page_shows_what_was_found_at_a_fixed_rate(
     assert shown["is_met"] is is_met
 
 
+def test_the_headline_tells_payments_without_a_processor_from_others() -> None:
+    direct = next(row for row in LOAD_ROWS if row.name == "direct-64")
+    rows = [bench_report.figures(replace(measured(), row=row)) for row in (LOAD_ROWS[0], direct)]
+    text = bench_page.headline(conditions(), [*rows, bench_report.open_figures(at_rate())])
+    assert "| durable payments over VISA, 64 clients |" in text
+    assert "| durable payments without a processor, 64 clients |" in text
+    assert "| payments latency | 70.0 ms | open loop | - | - | p99 under 50 ms | **no** |" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

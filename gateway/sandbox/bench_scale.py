@@ -176,8 +176,8 @@ async def workers(stage: Stage, progress: Progress, scale: Scale) -> Law:
         note=(
             f"{median(rates[1]):,.0f} and {median(rates[2]):,.0f} quotes/s; a quote takes "
             f"{cpu_s[1] * 1e6:.0f} and {cpu_s[2] * 1e6:.0f} us of its worker's CPU, so that two "
-            f"workers with a core each would do {2 * cpu_s[1] / cpu_s[2]:.2f}x. The generators are on "
-            "the same cores, and take their part of what a second worker could have"
+            f"workers with a core each would do {2 * cpu_s[1] / cpu_s[2]:.2f}x. The generators are "
+            "on the same cores, and take their part of what a second worker could have"
         ),
         broken=tuple(dict.fromkeys(broken)),
     )

@@ -22,7 +22,7 @@ from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
 from gateway.payments.entries import CARD_CHANGED, OPENED, REPLAYED, Intent, OpenAnswer
-from gateway.payments.statements import FIND_OPENED, OPEN_PAYMENTS
+from gateway.payments.statements import FIND_OPENED, OPEN_OR_CONFIRM, OPEN_PAYMENTS
 
 log = structlog.get_logger("journal")
 
@@ -106,7 +106,7 @@ class IntentLane:
         try:
             link, arguments = self._arguments(entries, staged)
             async with self._lane.connection() as connection:
-                row = await connection.fetchrow(OPEN_PAYMENTS, *arguments)
+                row = await connection.fetchrow(_statement_of(entries), *arguments)
             await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             self._core.roll_back(staged)
@@ -168,7 +168,7 @@ class IntentLane:
                 deferred = [entries[index] for index in staged.deferred]
                 entries = _admitted(entries, staged)
                 link, arguments = self._arguments(entries, staged)
-                row = await connection.fetchrow(OPEN_PAYMENTS, *arguments)
+                row = await connection.fetchrow(_statement_of(entries), *arguments)
             await failpoints.hit("after_intent_commit")
         except CONNECTION_LOST as error:
             if staged is not None:
@@ -235,6 +235,10 @@ class IntentLane:
                 entry.resolve(OPENED)
             else:
                 entry.fail(Unavailable("the payment could not be written; nothing was sent"))
+
+
+def _statement_of(entries: list[IntentEntry]) -> str:
+    return OPEN_OR_CONFIRM if any(one.item.payment.has_waited for one in entries) else OPEN_PAYMENTS
 
 
 def _admitted(entries: list[IntentEntry], staged: Staged) -> list[IntentEntry]:

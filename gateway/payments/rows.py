@@ -62,7 +62,7 @@ def waiting_document_of(payment: Payment, decision_id: str) -> str:
 def intents(batch: list[Intent], staged: Staged, worker: int, link: Link) -> list[Any]:
     """Return the arguments of `OPEN_PAYMENTS`."""
     return [
-        _json(intent.payment for intent in batch if not intent.payment.has_waited),
+        _json(intent.payment for intent in batch),
         _json(
             {
                 "scope": intent.scope,
@@ -79,7 +79,6 @@ def intents(batch: list[Intent], staged: Staged, worker: int, link: Link) -> lis
         *states(staged),
         worker,
         *link.arguments,
-        _json(intent.payment for intent in batch if intent.payment.has_waited),
     ]
 
 

@@ -57,11 +57,23 @@ INSERT_WAITING = (
     + ")"
 )
 
+# A payment that waited for a stronger authentication goes on.
+_REOPENED = """ON CONFLICT (id) DO UPDATE SET
+        version = excluded.version, status = excluded.status, details = excluded.details,
+        destination_pan = excluded.destination_pan, record = excluded.record,
+        commission_payer = excluded.commission_payer,
+        commission_total = excluded.commission_total,
+        commission_vat = excluded.commission_vat,
+        commission_plan = excluded.commission_plan,
+        commission_version = excluded.commission_version,
+        commission_lines = excluded.commission_lines,
+        commission_split = excluded.commission_split
+        WHERE payments.status = 'requires_action' AND payments.version = excluded.version - 1"""
+
 # Intents: payments, their first attempts, their idempotency keys, and what they take from limits.
-# $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker, $8 to $11 the audit record, $12
-# payments that waited for a stronger authentication.
+# $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker, $8 to $11 the audit record.
 # Answers (may it be written, scopes seen before, payments whose card changed).
-OPEN_PAYMENTS = (
+OPEN_OR_CONFIRM = (
     """
 WITH key AS MATERIALIZED (
     SELECT decode(scope, 'base64') AS scope, decode(fingerprint, 'base64') AS fingerprint,
@@ -102,20 +114,9 @@ WITH key AS MATERIALIZED (
     + _ROW
     + """), fit
     WHERE fit.yes
-    RETURNING 1
-), reopened AS (
-    UPDATE payments p SET
-        version = t.version, status = t.status, details = t.details,
-        destination_pan = decode(t.destination_pan, 'base64'),
-        record = decode(t.record, 'base64'), commission_payer = t.commission_payer,
-        commission_total = t.commission_total, commission_vat = t.commission_vat,
-        commission_plan = t.commission_plan, commission_version = t.commission_version,
-        commission_lines = t.commission_lines::json, commission_split = t.commission_split
-    FROM json_to_recordset($12::json) AS t ("""
-    + _ROW
-    + """), fit
-    WHERE fit.yes AND p.id = t.id AND p.status = 'requires_action'
-      AND p.version = t.version - 1
+    """
+    + _REOPENED
+    + """
     RETURNING 1
 ), confirmed AS (
     UPDATE step_ups s SET confirmation_id = key.object_id
@@ -141,12 +142,13 @@ SELECT fit.yes AS is_fit,
         THEN oqim_abort('stale') END AS stale,
     CASE WHEN fit.yes AND (SELECT count(*) FROM keys) <> (SELECT count(*) FROM key)
         THEN oqim_abort('replayed') END AS raced,
-    CASE WHEN fit.yes AND (SELECT count(*) FROM opened) + (SELECT count(*) FROM reopened)
-            <> (SELECT count(*) FROM key)
+    CASE WHEN fit.yes AND (SELECT count(*) FROM opened) <> (SELECT count(*) FROM key)
         THEN oqim_abort('confirmed') END AS overtaken
 FROM fit
 """
 )
+# The same where all are new: whether one is there need not be looked for.
+OPEN_PAYMENTS = OPEN_OR_CONFIRM.replace(_REOPENED, "")
 
 # Facts: what became of payments, with postings, events, and headroom given back.
 # $1 payments, $2 attempts that changed, $3 attempts about to be sent, $4 entries, $5 events,

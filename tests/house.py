@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -88,6 +89,15 @@ class House:
         await until(lambda: told.exists() or self._died(), within_s=READY_WITHIN_S)
         assert told.exists(), (self.data_dir / "sandbox.log").read_text()
         self.description = json.loads(told.read_text())
+        # It is ready when one worker answers; whoever wants several is given several.
+        workers = int(self.environment["OQIM_WORKERS"])
+        if workers > 1:
+            await until(lambda: self._all_listen(workers), within_s=READY_WITHIN_S)
+
+    async def _all_listen(self, workers: int) -> bool:
+        reply = await self.call("GET", "/metrics")
+        listening = re.findall(rb'^oqim_connections\{worker="(\d+)"\}', reply.raw, re.MULTILINE)
+        return len(set(listening)) == workers
 
     def _died(self) -> bool:
         return self.process is not None and self.process.poll() is not None

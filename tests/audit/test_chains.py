@@ -248,7 +248,8 @@ def test_a_decision_that_was_changed_is_found(whole: Export) -> None:
         export = whole.copy()
         document = next(one for one in export.lines if one["type"] == "document")
         if change == "edit":
-            document["document"] = document["document"].replace('"amount":1', '"amount":2')
+            assert '"amount":' in document["document"]
+            document["document"] = document["document"].replace('"amount":', '"amount":1')
         else:
             export.lines.remove(document)
         (fault,) = export.checked().faults

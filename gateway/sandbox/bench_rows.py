@@ -111,7 +111,11 @@ class Scale:
 
 DEFAULT = Scale()
 MOST = 10_000_000
-FULL = replace(DEFAULT, subjects=(*DEFAULT.subjects, MOST), stored=(*DEFAULT.stored, 1_000_000, MOST))
+FULL = replace(
+    DEFAULT,
+    subjects=(*DEFAULT.subjects, MOST),
+    stored=(*DEFAULT.stored, 1_000_000, MOST),
+)
 SMALL = Scale(
     policies=(10, 100, 1_000),
     subjects=(1_000, 10_000),

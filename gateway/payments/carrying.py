@@ -309,6 +309,7 @@ class Carrier:
 
 
 def accepted(payment: Payment, attempts: list[Attempt]) -> Response:
+    """Answer 202: the payment goes on, and nobody can say yet how it ends."""
     body = payment_json(payment, attempts)
     return Response(202, body, (("Location", f"/v1/payments/{payment.id}"),))
 

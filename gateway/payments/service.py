@@ -49,7 +49,7 @@ _DECISIONS_MAX = 3
 
 
 class Payments:
-    """Pays."""
+    """Takes new payments, and those that a customer has confirmed."""
 
     def __init__(
         self,

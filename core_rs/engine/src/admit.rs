@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac as _};
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::book::{Book, Member, Staged};
+use crate::book::{Book, Known, Member, Staged};
 use crate::cache::{GenerationalCache, Use};
 use crate::commission::{self, Commission, CommissionError};
 use crate::frame::{
@@ -115,7 +115,7 @@ pub struct Admission {
     /// The merchant paid, or that pays.
     pub merchant: Option<String>,
     pub commission: Commission,
-    pub legs: Vec<Leg>,
+    pub legs: Arc<[Leg]>,
     pub at_ms: i64,
     /// Admitted and reserved, or to be stepped up, with nothing reserved.
     pub verdict: Verdict,
@@ -205,7 +205,7 @@ struct Decision {
     source_version: Option<i32>,
     merchant: Option<String>,
     priced: Priced,
-    legs: Vec<Leg>,
+    legs: Arc<[Leg]>,
     asks: Vec<Ask>,
     prefix: Prefix,
 }
@@ -375,8 +375,12 @@ impl Core {
             }
             stop
         })?;
-        self.check_known(&decision.asks)?;
-        let judgement = judge(&decision.asks, call.is_stepped_up, &self.book);
+        let known = Known::new(&self.book);
+        let judgement = judge(&decision.asks, call.is_stepped_up, &known);
+        let unknown = known.unknown();
+        if !unknown.is_empty() {
+            return Err(missing_subjects(unknown.iter().map(|subject| &**subject)));
+        }
         if judgement.verdict != Verdict::Admit && !call.fresh.states {
             return Err(missing_subjects(counted(&decision.asks)));
         }
@@ -574,10 +578,10 @@ impl Core {
         Ok(Decision {
             scheme: scheme.to_owned(),
             source_version: source.map(|card| card.version),
-            merchant: merchant.map(|(id, _)| id.clone()),
+            merchant: parties.merchant.map(|(id, _)| id),
             prefix,
             priced,
-            legs: legs.to_vec(),
+            legs: Arc::clone(legs),
             asks,
         })
     }

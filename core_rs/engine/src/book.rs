@@ -6,6 +6,7 @@
 //! `WHERE version = expected`, so a copy that was stale can lose a round trip but never let a
 //! payment over a limit.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
@@ -34,6 +35,13 @@ impl Subject {
 
     fn committed(&self) -> Option<&State> {
         self.committed.as_ref().map(|(_, state)| state)
+    }
+
+    fn used(&self, taken: &Taken, place: Place) -> Usage {
+        let committed = self
+            .committed()
+            .map_or_else(Usage::default, |state| state.used(taken.counter, place));
+        committed.plus(self.outstanding.used(taken.counter, place))
     }
 }
 
@@ -97,13 +105,9 @@ pub struct Book {
 /// Committed, and admitted but not yet committed.
 impl Counts for Book {
     fn used(&self, taken: &Taken, place: Place) -> Usage {
-        let Some(subject) = self.subjects.get(&taken.subject) else {
-            return Usage::default();
-        };
-        let committed = subject
-            .committed()
-            .map_or_else(Usage::default, |state| state.used(taken.counter, place));
-        committed.plus(subject.outstanding.used(taken.counter, place))
+        self.subjects
+            .get(&taken.subject)
+            .map_or_else(Usage::default, |subject| subject.used(taken, place))
     }
 
     fn counted(&self, taken: &Taken, place: Place) -> Vec<Counter> {
@@ -119,6 +123,41 @@ impl Counts for Book {
     }
 }
 
+/// A book that is asked, and notes which subjects would have to be read first: a judgement made
+/// when there are some means nothing.
+#[derive(Debug)]
+pub struct Known<'a> {
+    book: &'a Book,
+    unknown: RefCell<Vec<Arc<str>>>,
+}
+
+impl<'a> Known<'a> {
+    pub fn new(book: &'a Book) -> Self {
+        let unknown = RefCell::default();
+        Self { book, unknown }
+    }
+
+    /// What was asked for in vain, in the order that it was asked for.
+    pub fn unknown(self) -> Vec<Arc<str>> {
+        self.unknown.into_inner()
+    }
+}
+
+impl Counts for Known<'_> {
+    fn used(&self, taken: &Taken, place: Place) -> Usage {
+        if let Some(subject) = self.book.known(&taken.subject) {
+            return subject.used(taken, place);
+        }
+        let mut unknown = self.unknown.borrow_mut();
+        unknown.push(Arc::clone(&taken.subject));
+        Usage::default()
+    }
+
+    fn counted(&self, taken: &Taken, place: Place) -> Vec<Counter> {
+        self.book.counted(taken, place)
+    }
+}
+
 impl Book {
     pub fn new(size_max: usize) -> Self {
         Self {
@@ -131,13 +170,20 @@ impl Book {
 
     /// Whether a payment may be judged by the copy, without reading the subject; counted as a use.
     pub fn is_known(&self, subject: &str) -> bool {
-        let is_known = self
+        self.known(subject).is_some()
+    }
+
+    fn known(&self, subject: &str) -> Option<&Subject> {
+        let known = self
             .subjects
             .get(subject)
-            .is_some_and(|subject| subject.committed.is_some());
-        let asked = if is_known { &self.hits } else { &self.misses };
+            .filter(|subject| subject.committed.is_some());
+        let asked = match known {
+            Some(_) => &self.hits,
+            None => &self.misses,
+        };
         asked.fetch_add(1, Relaxed);
-        is_known
+        known
     }
 
     /// How the copies were used so far.

@@ -48,15 +48,19 @@ impl<K: Eq + Hash, V> GenerationalCache<K, V> {
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        if !self.young.contains_key(key) {
-            let Some((key, value)) = self.old.remove_entry(key) else {
-                self.misses = self.misses.wrapping_add(1);
-                return None;
-            };
-            self.insert(key, value);
+        // Never in both, so that the young one need not be looked into first.
+        if !self.old.is_empty() {
+            if let Some((key, value)) = self.old.remove_entry(key) {
+                self.insert(key, value);
+            }
         }
-        self.hits = self.hits.wrapping_add(1);
-        self.young.get(key)
+        let found = self.young.get(key);
+        let asked = match found {
+            Some(_) => &mut self.hits,
+            None => &mut self.misses,
+        };
+        *asked = asked.wrapping_add(1);
+        found
     }
 
     pub fn insert(&mut self, key: K, value: V) {

@@ -1,5 +1,7 @@
 //! What surrounds a body: the token's header, the media type, the idempotency key.
 
+use std::borrow::Cow;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::problem::Refusal;
@@ -100,7 +102,7 @@ fn is_json(media: &[u8]) -> bool {
 }
 
 /// The `Idempotency-Key`, quoted (RFC 8941 string) or bare, as the text it stands for.
-pub fn idempotency_key(headers: &Headers<'_>) -> Result<String, Refusal> {
+pub fn idempotency_key<'a>(headers: &'a Headers<'a>) -> Result<Cow<'a, str>, Refusal> {
     let invalid = || {
         let detail = "Send one key of 1 to 255 printable ASCII characters, quoted or bare.";
         Refusal::new("idempotency-key-invalid", detail)
@@ -116,8 +118,8 @@ pub fn idempotency_key(headers: &Headers<'_>) -> Result<String, Refusal> {
     let text = std::str::from_utf8(value).map_err(|_| invalid())?;
     let key = match text.strip_prefix('"') {
         None if text.contains('"') => return Err(invalid()),
-        None => text.to_owned(),
-        Some(quoted) => unquote(quoted).ok_or_else(invalid)?,
+        None => Cow::Borrowed(text),
+        Some(quoted) => Cow::Owned(unquote(quoted).ok_or_else(invalid)?),
     };
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LENGTH_MAX {
         return Err(invalid());
@@ -175,7 +177,8 @@ mod tests {
 
     fn key(value: &str) -> Result<String, &'static str> {
         let headers: &Headers<'_> = &[(b"idempotency-key", value.as_bytes())];
-        idempotency_key(headers).map_err(|refusal| refusal.slug)
+        let read = idempotency_key(headers).map(Cow::into_owned);
+        read.map_err(|refusal| refusal.slug)
     }
 
     #[test]

@@ -20,30 +20,6 @@ pub struct Ask {
 }
 
 impl Ask {
-    fn new(
-        policy: &Arc<Policy>,
-        subject: Arc<str>,
-        amount: i64,
-        factor: Factor,
-        at_ms: i64,
-    ) -> Self {
-        let counted = policy.window.place(at_ms).map(|place| {
-            let taken = Taken {
-                subject,
-                counter: policy.counter,
-                window: place.index,
-                usage: Usage { amount, count: 1 },
-            };
-            (taken, place)
-        });
-        Self {
-            policy: Arc::clone(policy),
-            amount,
-            factor,
-            counted,
-        }
-    }
-
     pub fn taken(&self) -> Option<&Taken> {
         self.counted.as_ref().map(|(taken, _)| taken)
     }
@@ -86,19 +62,15 @@ pub fn asks_of(
     amount_minor: i64,
     at_ms: i64,
 ) -> Result<Vec<Ask>, RateError> {
-    let mut subjects: [Option<Arc<str>>; SubjectKind::ALL.len()] = Default::default();
+    // Which ask counts a subject first: the others share its name.
+    let mut firsts = [None; SubjectKind::ALL.len()];
     let mut name = String::with_capacity(64);
     let policies = rules.policies_for(facts, at_ms);
-    let mut asks = Vec::with_capacity(policies.len());
+    let mut asks: Vec<Ask> = Vec::with_capacity(policies.len());
     for policy in policies {
         let Some(id) = facts.subject(policy.subject) else {
             continue;
         };
-        let subject = subjects[policy.subject as usize].get_or_insert_with(|| {
-            name.clear();
-            policy.subject.write(id, &mut name);
-            Arc::from(name.as_str())
-        });
         let factor = if policy.currency == facts.currency {
             Factor::ONE
         } else {
@@ -106,7 +78,31 @@ pub fn asks_of(
             rules.rates.factor(facts.currency, &policy.currency, day)?
         };
         let amount = factor.up(amount_minor)?;
-        asks.push(Ask::new(policy, Arc::clone(subject), amount, factor, at_ms));
+        let counted = policy.window.place(at_ms).map(|place| {
+            let first = &mut firsts[policy.subject as usize];
+            let subject = match first.and_then(|first: usize| asks[first].taken()) {
+                Some(taken) => Arc::clone(&taken.subject),
+                None => {
+                    *first = Some(asks.len());
+                    name.clear();
+                    policy.subject.write(id, &mut name);
+                    Arc::from(name.as_str())
+                }
+            };
+            let taken = Taken {
+                subject,
+                counter: policy.counter,
+                window: place.index,
+                usage: Usage { amount, count: 1 },
+            };
+            (taken, place)
+        });
+        asks.push(Ask {
+            policy: Arc::clone(policy),
+            amount,
+            factor,
+            counted,
+        });
     }
     Ok(asks)
 }

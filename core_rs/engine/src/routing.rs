@@ -1,5 +1,7 @@
 //! From a card number to its scheme, and from a payment to the legs that carry it.
 
+use std::sync::Arc;
+
 use hashbrown::{Equivalent, HashMap};
 use serde::Deserialize;
 use thiserror::Error;
@@ -83,10 +85,16 @@ struct TableForm {
     routes: Vec<RouteForm>,
 }
 
+#[derive(Debug)]
+struct Route {
+    currencies: Vec<String>,
+    legs: Arc<[Leg]>,
+}
+
 #[derive(Debug, Default)]
 pub struct RoutingTable {
     pub bins: BinTable,
-    routes: HashMap<(String, String, String), RouteForm>,
+    routes: HashMap<(String, String, String), Route>,
 }
 
 /// A key of `routes` that is borrowed.
@@ -114,16 +122,17 @@ impl RoutingTable {
         let mut routes = HashMap::new();
         for route in form.routes {
             let key = (
-                route.operation.clone(),
-                route.source_scheme.clone(),
-                route.destination_scheme.clone(),
+                route.operation,
+                route.source_scheme,
+                route.destination_scheme,
             );
             if route.legs.is_empty() || routes.contains_key(&key) {
                 let rule = format!("{} {} {}", key.0, key.1, key.2);
                 let reason = "a route has at least one leg and appears once";
                 return Err(RoutingError::Rule { rule, reason });
             }
-            routes.insert(key, route);
+            let (currencies, legs) = (route.currencies, route.legs.into());
+            routes.insert(key, Route { currencies, legs });
         }
         Ok(Self {
             bins: BinTable::read(form.bins)?,
@@ -138,7 +147,7 @@ impl RoutingTable {
         source_scheme: &str,
         destination_scheme: &str,
         currency: &str,
-    ) -> Result<&[Leg], NoRoute> {
+    ) -> Result<&Arc<[Leg]>, NoRoute> {
         let asked = Asked(operation, source_scheme, destination_scheme);
         let route = self.routes.get(&asked).ok_or(NoRoute::Operation)?;
         if route.currencies.iter().any(|listed| listed == currency) {

@@ -248,3 +248,20 @@ fn what_is_asked_for_is_counted_as_there_or_not() {
     let usage = book.usage();
     assert_eq!((1, 2, 1), (usage.size, usage.hits, usage.misses));
 }
+
+#[test]
+fn what_a_judgement_would_have_to_read_first_is_noted() {
+    let policy = policy(r#""max_amount":1000"#);
+    let mut book = book();
+    let asks = ask(&policy, 1001, AT);
+    let forgotten = Book::new(10);
+    let known = Known::new(&forgotten);
+    judge(&asks, false, &known);
+    assert_eq!(vec![Arc::from("card:1")], known.unknown());
+
+    book.load("card:1", 0, &[]).unwrap();
+    let known = Known::new(&book);
+    let judgement = judge(&asks, false, &known);
+    assert_eq!(Verdict::Refuse, judgement.verdict);
+    assert!(known.unknown().is_empty());
+}

@@ -245,6 +245,65 @@ def is_pan(text: str) -> bool: ...
 def rfc3339(at_ms: int) -> str: ...
 def year_month(at_ms: int) -> tuple[int, int]: ...
 
+HEADERS_MAX: int
+"""Headers of a plain request; more are a parser's."""
+
+class Plain:
+    """A whole request after its first line: headers as they were sent, the same by lower name."""
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def named(self) -> dict[bytes, bytes]: ...
+    @property
+    def body(self) -> bytes: ...
+
+class Told:
+    """What else can be told of bytes that begin with a first line that is known."""
+
+    UNFINISHED: Told
+    """They are the beginning of a plain request."""
+    STRANGE: Told
+    """Only a parser can tell what they are."""
+    def __eq__(self, other: object) -> bool: ...
+    def __int__(self) -> int: ...
+
+def read_plain(data: bytes, line_ends_at: int, body_bytes_max: int) -> Plain | Told:
+    """Read what follows a request's first line.
+
+    Args:
+        data: everything that came, first line and all.
+        line_ends_at: where the first line ends, before its CRLF.
+        body_bytes_max: a longer body is for the parser to refuse.
+    """
+
+class RawAnswers:
+    """Writes answers in HTTP/1.1 as bytes for a socket; the connection stays open.
+
+    Args:
+        every: names and values that every answer carries, unless it says otherwise itself.
+
+    Raises:
+        ValueError: a header is not one line of ASCII.
+    """
+
+    def __init__(self, every: Sequence[tuple[str, str]]) -> None: ...
+    def write(
+        self,
+        status: int,
+        reason: str,
+        content_type: str,
+        request_id: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        at_s: int,
+    ) -> bytes:
+        """Return one answer, with its Content-Length and its Date (`at_s`, Unix seconds).
+
+        Raises:
+            ValueError: a header is not one line of ASCII.
+        """
+
 class Counter:
     """A number that only grows; `value` is below 2**64."""
 

@@ -18,7 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import core as core_module
-from gateway.core import Admission, Claims, Core, Decider, Iso8583, Missing, RuleSet, Simulation
+from gateway.core import (
+    Admission,
+    Claims,
+    Core,
+    Decider,
+    Iso8583,
+    Missing,
+    RawAnswers,
+    RuleSet,
+    Simulation,
+    read_plain,
+)
 
 NOW_S = 1_795_000_000
 NOW_MS = NOW_S * 1_000
@@ -189,6 +200,11 @@ amount = st.one_of(st.sampled_from([0, 1, 999, 1_000, 10**15]), st.integers(0, 1
 # A string of Python may hold what no UTF-8 can.
 text = st.one_of(st.text(max_size=40), st.sampled_from(["", "usr_1", "\ud800", "\0", "UZS"]))
 raw = st.binary(max_size=200)
+heads = st.lists(
+    st.sampled_from([b"GET ", b"\r\n", b"Host:", b"Content-Length: 2", b"a", b":", b"\xff", b"{}"]),
+    max_size=20,
+).map(lambda parts: b"GET " + b"".join(parts))
+named_texts = st.lists(st.tuples(text, text), max_size=5)
 raw_headers = st.lists(
     st.tuples(
         st.sampled_from(
@@ -228,6 +244,14 @@ def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
 
 Work = Callable[..., object]
 CASES: dict[str, tuple[Work, tuple[st.SearchStrategy[Any], ...]]] = {
+    "read_plain": (
+        read_plain,
+        (heads, st.one_of(st.just(4), st.integers(0, 2**64)), st.integers(0, 2**64)),
+    ),
+    "RawAnswers": (
+        lambda *given: RawAnswers(given[0]).write(*given[1:]),
+        (named_texts, st.integers(-1, 70_000), text, text, text, named_texts, raw, i64),
+    ),
     "add_key": (lambda *given: new_core().add_key(*given), (text, raw)),
     "revoke": (
         lambda *given: new_core().revoke(*given),

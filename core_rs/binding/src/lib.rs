@@ -1,6 +1,7 @@
 //! `gateway._core`: conversions between Python and the engine. It holds no rules.
 
 mod core;
+mod http;
 mod iso8583;
 mod rules;
 mod tally;
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     core::register(module)?;
+    http::register(module)?;
     iso8583::register(module)?;
     rules::register(module)?;
     tally::register(module)

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod answer;
 pub mod book;
 pub mod cache;
 pub mod commission;
@@ -20,6 +21,7 @@ pub mod json;
 pub mod limits;
 pub mod money;
 pub mod pan;
+pub mod plain;
 pub mod problem;
 pub mod quote;
 pub mod rates;

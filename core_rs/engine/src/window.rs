@@ -182,6 +182,41 @@ fn day_from_civil(year: i64, month: i64) -> i64 {
     cycle * CYCLE_DAYS + day_of_cycle - EPOCH_FROM_MARCH_ZERO
 }
 
+/// A second as the calendar of UTC has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Civil {
+    pub year: usize,
+    /// From 1.
+    pub month: usize,
+    /// From 1.
+    pub day: usize,
+    /// From 0, a Thursday, as 1970-01-01 was.
+    pub weekday: usize,
+    pub hour: usize,
+    pub minute: usize,
+    pub second: usize,
+}
+
+/// The first and the last second of four digits of a year that began with 1970.
+const FOUR_DIGITS_S: (i64, i64) = (0, 253_402_300_799);
+
+/// A second of Unix time in UTC; one that is before 1970 or past 9999 is the nearest that is not.
+pub fn civil_of_second(at_s: i64) -> Civil {
+    let at_s = at_s.clamp(FOUR_DIGITS_S.0, FOUR_DIGITS_S.1);
+    let (day, of_day) = (at_s / (DAY_MS / 1_000), at_s % (DAY_MS / 1_000));
+    let (year, month) = civil_from_day(day);
+    let whole = |number: i64| usize::try_from(number).unwrap_or(0);
+    Civil {
+        year: whole(year),
+        month: whole(month),
+        day: whole(day - day_from_civil(year, month) + 1),
+        weekday: whole(day % 7),
+        hour: whole(of_day / 3_600),
+        minute: whole(of_day / 60 % 60),
+        second: whole(of_day % 60),
+    }
+}
+
 /// RFC 3339 in Asia/Tashkent, to the millisecond.
 pub fn rfc3339(at_ms: i64) -> String {
     let local_ms = at_ms + TASHKENT_OFFSET_MS;

@@ -17,7 +17,7 @@ import redis.exceptions
 import structlog
 from aiohttp import web
 
-from gateway.core import Core, Refusal
+from gateway.core import Core, Plain, RawAnswers, Refusal
 from gateway.kernel.clock import Clock
 from gateway.kernel.db.pool import CONNECTION_LOST
 from gateway.kernel.errors import Unavailable
@@ -26,7 +26,6 @@ from gateway.kernel.http.edge import NOT_SHARED, Edge, Shared
 from gateway.kernel.http.glance import Glance
 from gateway.kernel.http.messages import Request, Response, Stream
 from gateway.kernel.http.peers import met
-from gateway.kernel.http.plain import Plain, RawAnswers
 from gateway.kernel.http.problems import (
     Problem,
     RefusedByCore,
@@ -44,6 +43,7 @@ _AWAY = (Unavailable, *CONNECTION_LOST, redis.exceptions.RedisError)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DEADLINE = re.compile(r"[1-9][0-9]{0,8}\Z")
 _ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 # A body of at most 64 KiB arrives in far less; one that does not holds a place in flight.
 BODY_TIMEOUT_S = 20.0
 # How long a report waits for the ones before it.
@@ -89,9 +89,9 @@ class HttpFront:
         self.body_bytes_max = body_bytes_max
         # Those whose plain requests are answered without a parser, by their first lines.
         self.plain_routes = first_lines([one for one in table.routes if is_plain and one.is_hot])
-        self._raw = RawAnswers()
         self.door = door or Door(DoorPolicy(in_flight_max=in_flight_max))
         self._edge = edge or Edge()
+        self._raw = RawAnswers(list(self._edge.headers.items()))
         self.shed_answer = ShedAnswer(self._edge.headers)
         self._reports = asyncio.Semaphore(reports_at_once)
         self._body_timeout_s = body_timeout_s
@@ -161,12 +161,18 @@ class HttpFront:
 
         response = await self.answer(route, ticket, request_id, route.method, answered)
         assert isinstance(response, Response), "a hot route's answer has an end"
-        now_s = self._clock() // 1_000
-        headers = self._headers_of(response, request_id)
-        headers.update(response.headers)
-        if self.is_draining:
-            headers["Connection"] = "close"
-        return self._raw.raw(response, headers, now_s)
+        return self._raw_of(response, request_id, is_last=self.is_draining)
+
+    def _raw_of(self, answer: Response, request_id: str, *, is_last: bool) -> bytes:
+        return self._raw.write(
+            answer.status,
+            _REASONS[answer.status],
+            answer.content_type,
+            request_id,
+            (*answer.headers, ("Connection", "close")) if is_last else answer.headers,
+            answer.body,
+            self._clock() // 1_000,
+        )
 
     async def answer(
         self,
@@ -294,9 +300,7 @@ class HttpFront:
     def last_words(self, problem: Problem) -> bytes:
         """Return an answer, as bytes, after which the connection is closed."""
         request_id = self.request_id_of("")
-        response = problem.response(request_id)
-        headers = self._headers_of(response, request_id) | dict(response.headers)
-        return self._raw.raw(response, headers | {"Connection": "close"}, self._clock() // 1_000)
+        return self._raw_of(problem.response(request_id), request_id, is_last=True)
 
     def aiohttp_response(
         self, response: Response, request_id: str, shared: Shared = NOT_SHARED

@@ -1,8 +1,8 @@
 """The server: aiohttp's, whose connections look at what comes before its parser does.
 
 While the door is pressed, whoever is turned away is answered from the first bytes. A plain request
-of a hot route (`plain`) is answered without aiohttp; everything else goes through its parser, over
-the same port and the same connection.
+of a hot route (`read_plain`) is answered without aiohttp; everything else goes through its parser,
+over the same port and the same connection.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ import structlog
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from gateway.core import Plain, Told, read_plain
 from gateway.kernel.http.admission import Ticket
 from gateway.kernel.http.front import HttpFront
 from gateway.kernel.http.glance import glance
-from gateway.kernel.http.plain import Plain, Told, read_plain
 from gateway.kernel.http.problems import Problem
 from gateway.kernel.http.routes import Route
 
@@ -199,10 +199,8 @@ class _Connection(web.RequestHandler):
         if route is None:
             return False
         plain = read_plain(data, line_ends_at, front.body_bytes_max)
-        if plain is Told.UNFINISHED:
-            return self._wait_for_more(data)
         if not isinstance(plain, Plain):
-            return False
+            return plain == Told.UNFINISHED and self._wait_for_more(data)
         self._pieces.clear()
         if front.door.admits(route.priority):
             self._next_keepalive_close_time = self._loop.time() + _WHILE_ANSWERING_S

@@ -13,12 +13,12 @@ import cyclopts
 import uvloop
 
 from gateway import settings as settings_module
+from gateway.drills import commands as drill_commands
 from gateway.identity import commands as identity_commands
 from gateway.kernel import logs
 from gateway.kernel import secrets as keys_module
 from gateway.kernel.db import migrate as migrations
 from gateway.quotas import commands as quota_commands
-from gateway.sandbox import drill_command
 
 app = cyclopts.App(
     name="oqim",
@@ -45,7 +45,7 @@ app.command(keys)
 keys.command(identity_commands.rotate_key, name="rotate")
 keys.command(identity_commands.list_keys, name="list")
 keys.command(identity_commands.drop_key, name="drop")
-app.command(drill_command.drill)
+app.command(drill_commands.drill)
 
 
 def _fail(error: Exception) -> "SystemExit":
@@ -446,8 +446,8 @@ def bench(
     All rows take less than fifteen minutes, and are then written to docs/performance.md and
     README.md.
     """
-    from gateway.sandbox import bench as benchmark
-    from gateway.sandbox.bench_rows import FULL, LAWS, MICRO_ROWS
+    from gateway.bench import run as benchmark
+    from gateway.bench.rows import FULL, LAWS, MICRO_ROWS
 
     chosen = [*(rows or ()), *((*MICRO_ROWS, *LAWS) if core else ())]
     plan = benchmark.QUICK if quick else benchmark.Plan()
@@ -471,10 +471,10 @@ def profile(
     out: Annotated[Path, cyclopts.Parameter(help="The flame graph.")] = Path("dist/profile.svg"),
 ) -> None:
     """Draw where the gateway's time goes under load, and list the functions it goes to."""
-    from gateway.sandbox import bench_profile
+    from gateway.bench import profiling
 
-    order = bench_profile.Order(seconds=seconds, scheme=scheme, clients=clients, out=out)
-    raise SystemExit(bench_profile.run(order))
+    order = profiling.Order(seconds=seconds, scheme=scheme, clients=clients, out=out)
+    raise SystemExit(profiling.run(order))
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import settings as settings_module
+from gateway.bench.small_rows import token
 from gateway.core import Admission, Core, Missing, Refusal, RuleSet, Simulation, read_rules
-from gateway.sandbox.bench_core import token
 
 DECISIONS = 100_000
 START_MS = 1_795_237_200_000

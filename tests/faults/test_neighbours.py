@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from gateway.sandbox import bench_books
+from gateway.measuring import books
 from tests.faults.crowd import KEY
 from tests.faults.invariants import drained, hold_all
 from tests.faults.proxy import WIRE, Proxy, Toxic, proxy_before
@@ -521,7 +521,7 @@ def _check_classes(told: Order, number: int, *, is_small: bool) -> None:
 async def _books_hold(house: House, scheme: str) -> None:
     connection = await asyncpg.connect(house.description["database_url"])
     try:
-        found = await bench_books.broken(
+        found = await books.broken(
             connection,
             house.http,
             scheme=scheme,

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from gateway.sandbox.bench_processes import Talker, talker
+from gateway.measuring.helpers import Talker, talker
 from tests.faults.world import paused_workers, worker_beside, worker_environment
 from tests.house import House, until
 from tests.payments import counting

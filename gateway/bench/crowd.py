@@ -1,0 +1,112 @@
+"""Two gateways that are loaded together: by a generator each, or one by both.
+
+What a law of workers, hosts or hot limits asks for; it checks what must hold whatever they do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.bench.beside import Neighbour
+from gateway.bench.load import complaint
+from gateway.measuring import books, config
+from gateway.measuring.config import CAP
+from gateway.measuring.helpers import Talker, talker
+from gateway.measuring.stage import Stage
+
+CLIENTS = 64
+PAYMENTS = "/v1/payments"
+# Loads until a limit must have been reached.
+TRIES_MAX = 20
+
+
+class Crowd:
+    """Two generators, each with a server of its own or both with one.
+
+    Args:
+        ports: of the sandbox's gateway, and of the one beside it.
+    """
+
+    def __init__(self, stage: Stage, generators: Sequence[Talker], ports: tuple[int, int]) -> None:
+        self._stage = stage
+        self._generators = generators
+        self._ports = ports
+
+    async def load(
+        self, gateways: int, *, scheme: str, seconds: float, path: str = PAYMENTS
+    ) -> list[Mapping[str, Any]]:
+        """Load one gateway or both for so long, by as many clients; returns what was told."""
+        told: list[Mapping[str, Any]] = await asyncio.gather(
+            *(
+                generator.ask(
+                    {
+                        "port": self._ports[number if gateways == 2 else 0],
+                        "path": path,
+                        "clients": CLIENTS // 2,
+                        "seconds": seconds,
+                        "scheme": scheme,
+                        "replays": 0.0,
+                        "ids_file": str(self._stage.work / "ids"),
+                    }
+                )
+                for number, generator in enumerate(self._generators)
+            )
+        )
+        return told
+
+
+@asynccontextmanager
+async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
+    """Run a second generator beside the stage's own."""
+    async with talker(stage.loadtests / "generator.py", stage.seeded) as second:
+        await second.hear()
+        yield Crowd(stage, (stage.generator, second), (_port(stage), neighbour.port))
+
+
+def _port(stage: Stage) -> int:
+    return int(stage.sandbox["base_url"].rpartition(":")[2])
+
+
+def rate_of(told: Sequence[Mapping[str, Any]]) -> float:
+    """Return answers a second of all generators together."""
+    return float(sum((one["created"] + one["late"]) / one["until_last_s"] for one in told))
+
+
+def complaints(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with the answers of any."""
+    return [said for one in told if (said := complaint(one))]
+
+
+async def broken_books(stage: Stage, *schemes: str) -> list[str]:
+    """Return what of the books of these schemes does not hold."""
+    simulators = {
+        scheme: None if scheme in config.SCHEMES else stage.sandbox["simulators"][scheme]
+        for scheme in schemes
+    }
+    return await books.any_broken(
+        stage.connection, stage.http, simulators=simulators, ids_file=stage.work / "ids"
+    )
+
+
+async def until_capped(stage: Stage, both: Crowd, scheme: str, seconds: float) -> list[str]:
+    """Pay over a scheme whose merchant has a limit until it is reached; it must be, exactly."""
+    answers = {201: 0, 422: 0}
+    for _ in range(TRIES_MAX):
+        told = await both.load(2, scheme=scheme, seconds=seconds)
+        for one in told:
+            for status, count in one["statuses"].items():
+                answers[int(status)] = answers.get(int(status), 0) + count
+        if all("422" in one["statuses"] for one in told):
+            break
+    found = []
+    if others := {status: n for status, n in answers.items() if status not in (201, 422)}:
+        found.append(f"unexpected answers of a merchant at its limit: {others}")
+    written = await stage.connection.fetchval(
+        "SELECT count(*) FROM payments WHERE scheme = $1 AND status <> 'failed'", scheme
+    )
+    if (answers[201], written) != (CAP, CAP):
+        found.append(
+            f"a limit of {CAP:,} payments let {answers[201]:,} through, and {written:,} are written"
+        )
+    return found

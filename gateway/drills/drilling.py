@@ -1,0 +1,227 @@
+"""What a drill is made on: a sandbox with many seeded users, the generators, the books.
+
+A sandbox of its own is started and removed again, unless one that runs is named; that one keeps the
+users and payments that it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+
+from gateway.measuring import books
+from gateway.measuring.helpers import own_sandbox, read, seed, talker
+from gateway.measuring.meters import Meters
+from gateway.measuring.open_loop import (
+    WARM_UP_S,
+    OpenGenerator,
+    OpenLoop,
+    Peak,
+    find_peak,
+    open_generator,
+)
+from gateway.measuring.stage import Stage
+from gateway.sandbox.errors import SandboxError
+from gateway.sandbox.progress import Progress
+
+# A processor that answered nothing is believed to know nothing after a while, and then only: many
+# payments in doubt take their time, and the books are no one's before.
+SETTLED_WITHIN_S = 300.0
+POLL_S = 0.1
+OPEN = "SELECT count(*) FROM payments WHERE status = 'processing'"
+BREAKER = "oqim_connector_breaker_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is done; None: what the drill does by default.
+
+    Args:
+        scheme: over which is paid, or whose processor fails.
+        seconds: of the part that is measured.
+        rate: requests a second; by default a share of the peak, which is then measured first.
+        users: seeded; each has a card of every scheme and a token.
+        workers: gateway processes of a sandbox of our own.
+        peak_s: how long the peak is measured.
+        warm_up_s: at the first rate, before anything is told of.
+    """
+
+    scheme: str = "visa"
+    seconds: float | None = None
+    rate: float | None = None
+    users: int = 100_000
+    workers: int = 1
+    peak_s: float = 8.0
+    warm_up_s: float = WARM_UP_S
+
+
+@dataclass(slots=True)
+class Drilling:
+    """A drill under way.
+
+    Attributes:
+        open_loop: the generator at a fixed rate; `stage.generator` is the closed one.
+    """
+
+    stage: Stage
+    open_loop: OpenGenerator
+    plan: Plan
+    progress: Progress
+
+    async def rate(self, share: float, *, scheme: str | None = None) -> tuple[float, Peak | None]:
+        """Return the rate to drill at: what was asked for, or a share of the peak, measured now."""
+        if self.plan.rate is not None:
+            return self.plan.rate, None
+        peak = await self.peak(scheme=scheme)
+        return peak.per_second * share, peak
+
+    async def peak(self, *, scheme: str | None = None) -> Peak:
+        """Measure the peak by a short closed loop."""
+        with self.progress.step("Finding the peak") as step:
+            peak = await find_peak(
+                self.stage, scheme=scheme or self.plan.scheme, seconds=self.plan.peak_s
+            )
+            step.note(f"{peak.per_second:,.0f} payments/s")
+        return peak
+
+    async def settled(self) -> float | None:
+        """Wait until no payment is in doubt; returns the seconds it took, None when some stay."""
+        began_s = time.monotonic()
+        with self.progress.step("Waiting until no payment is in doubt") as step:
+            while count := await self.stage.connection.fetchval(OPEN):
+                if time.monotonic() - began_s > SETTLED_WITHIN_S:
+                    return None
+                step.note(f"{count} are")
+                await asyncio.sleep(POLL_S)
+            step.note("none is")
+        return time.monotonic() - began_s
+
+    async def broken(self, *runs: OpenLoop, schemes: tuple[str, ...] = ()) -> list[str]:
+        """Return what of the answers and of the books does not hold, in sentences.
+
+        Args:
+            schemes: that were paid over; the plan's by default.
+        """
+        found = [sentence for run in runs for sentence in run.wrong]
+        with self.progress.step("Checking the books") as step:
+            for scheme in schemes or (self.plan.scheme,):
+                found += await books.broken(
+                    self.stage.connection,
+                    self.stage.http,
+                    scheme=scheme,
+                    simulator=self.stage.sandbox["simulators"][scheme],
+                    ids_file=self.stage.work / "ids",
+                )
+            # What is asked of all payments is asked once a scheme.
+            found = list(dict.fromkeys(found))
+            step.note("they hold" if not found else "THEY DO NOT HOLD")
+        return found
+
+    async def reconnect(self) -> None:
+        """Open the connection to the database anew, as soon as the server is back.
+
+        Raises:
+            SandboxError: it is not back in time.
+        """
+        self.stage.connection.terminate()
+        deadline = time.monotonic() + SETTLED_WITHIN_S
+        while True:
+            try:
+                connection = await connect(self.stage.sandbox)
+            except (OSError, asyncpg.PostgresError) as error:
+                if time.monotonic() > deadline:
+                    raise SandboxError(f"PostgreSQL is not back: {error}") from error
+                await asyncio.sleep(POLL_S)
+            else:
+                self.stage = replace(self.stage, connection=connection)
+                return
+
+    async def fault(self, scheme: str, **order: Any) -> None:
+        """Have a processor misbehave, as its simulator's `POST /_sim/faults` says."""
+        url = self.stage.sandbox["simulators"][scheme] + "/_sim/faults"
+        async with self.stage.http.post(url, json=order) as answer:
+            answer.raise_for_status()
+
+    async def heal(self, scheme: str) -> None:
+        """Have a processor behave again."""
+        url = self.stage.sandbox["simulators"][scheme] + "/_sim/faults"
+        async with self.stage.http.delete(url) as answer:
+            answer.raise_for_status()
+
+    async def is_breaker_open(self, scheme: str) -> bool:
+        """Whether a worker keeps away from a scheme's processor; one of several, chance says which.
+
+        Raises:
+            SandboxError: the gateway tells no metrics.
+        """
+        async with self.stage.http.get(f"{self.stage.sandbox['base_url']}/metrics") as answer:
+            text = await answer.text()
+        label = f'connector="{scheme}"'
+        found = [
+            line for line in text.splitlines() if line.startswith(f"{BREAKER}{{") and label in line
+        ]
+        if not found:
+            raise SandboxError(f"/metrics tells nothing of {scheme}'s circuit breaker")
+        return any(float(line.rpartition(" ")[2]) > 0 for line in found)
+
+
+async def connect(sandbox: Mapping[str, Any]) -> Any:
+    """Open a connection to a sandbox's database."""
+    return await asyncpg.connect(sandbox["database_url"], command_timeout=60.0)
+
+
+@asynccontextmanager
+async def drilling(
+    plan: Plan, *, sandbox_file: Path | None, loadtests: Path, progress: Progress
+) -> AsyncIterator[Drilling]:
+    """Seed a sandbox and open what a drill needs; everything of ours is gone afterwards.
+
+    Args:
+        sandbox_file: of a running sandbox; by default one is started.
+        loadtests: the repository's folder of that name.
+    """
+    async with AsyncExitStack() as stack:
+        if sandbox_file is None:
+            sandbox_file = await stack.enter_async_context(own_sandbox(plan.workers, progress))
+        sandbox = read(sandbox_file)
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-drill-")))
+        seeded = work / "seeded.json"
+        with progress.step(f"Seeding {plan.users:,} users and {plan.users * 3:,} cards"):
+            await seed(loadtests, sandbox_file, plan.users, seeded)
+        closed = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
+        await closed.hear()
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        connection = await connect(sandbox)
+        (work / "ids").touch()
+        stage = Stage(
+            sandbox=sandbox,
+            sandbox_file=sandbox_file,
+            seeded=seeded,
+            work=work,
+            loadtests=loadtests,
+            connection=connection,
+            http=http,
+            generator=closed,
+            meters=Meters(
+                data_dir=sandbox_file.parent,
+                base_url=sandbox["base_url"],
+                connection=connection,
+                http=http,
+                others={"generator": closed.pid},
+            ),
+        )
+        generator = await stack.enter_async_context(open_generator(stage))
+        drill = Drilling(stage, generator, plan, progress)
+        try:
+            yield drill
+        finally:
+            drill.stage.connection.terminate()

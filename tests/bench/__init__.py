@@ -1,0 +1,1 @@
+"""Tests of the benchmark: its rows, its peers, its pages."""

@@ -1,0 +1,1 @@
+"""Tests of what measures: a check that could not fail would prove every run."""

@@ -59,7 +59,6 @@ class LoadBench:
         self._stage = stage
         self._stretch = stretch
         self._ids, self._usual_ids = stage.work / "ids", stage.work / "usual-ids"
-        self._ids.touch()
         self._usual_ids.touch()
 
     async def measure(self, rows: Sequence[LoadRow], progress: Progress) -> list[Measured]:

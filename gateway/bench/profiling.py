@@ -9,16 +9,15 @@ import asyncio
 import os
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.measuring.helpers import own_sandbox, read, seed, talker
+from gateway.measuring.helpers import ROOT
 from gateway.measuring.meters import worker_pids
+from gateway.measuring.stage import open_stage
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
 
@@ -128,18 +127,13 @@ async def look(pid: int, out: Path, form: str, seconds: int) -> None:
 
 
 async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
-    async with AsyncExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-profile-")))
-        sandbox_file = await stack.enter_async_context(own_sandbox(1, progress))
-        sandbox = read(sandbox_file)
-        (worker,) = worker_pids(sandbox_file.parent)
-        seeded, stacks = work / "seeded.json", work / "stacks"
-        with progress.step(f"Seeding {USERS} users"):
-            await seed(loadtests, sandbox_file, USERS, seeded)
-        generator = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
-        await generator.hear()
+    async with open_stage(
+        sandbox_file=None, loadtests=loadtests, users=USERS, progress=progress
+    ) as stage:
+        (worker,) = worker_pids(stage.sandbox_file.parent)
+        stacks = stage.work / "stacks"
         load = {
-            "port": int(sandbox["base_url"].rpartition(":")[2]),
+            "port": int(stage.sandbox["base_url"].rpartition(":")[2]),
             "path": "/v1/payments",
             "clients": order.clients,
             "scheme": order.scheme,
@@ -147,7 +141,7 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
             "ids_file": None,
         }
         with progress.step("Warming up"):
-            await generator.ask(load | {"seconds": WARM_UP_S})
+            await stage.generator.ask(load | {"seconds": WARM_UP_S})
         order.out.parent.mkdir(parents=True, exist_ok=True)
         paid = 0
         for title, path, form in (
@@ -157,7 +151,7 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
             with progress.step(f"{title}, {order.seconds} s under load") as step:
                 told, _ = await asyncio.gather(
                     # py-spy takes a moment to begin and to end: the load must not end before it.
-                    generator.ask(load | {"seconds": order.seconds + WARM_UP_S}),
+                    stage.generator.ask(load | {"seconds": order.seconds + WARM_UP_S}),
                     look(worker, path, form, order.seconds),
                 )
                 if told["problem"]:
@@ -183,7 +177,7 @@ def table(spent: list[Spent]) -> str:
 def run(order: Order) -> int:
     """Profile; print the functions and write the graph. Returns the exit code."""
     progress = Progress()
-    loadtests = Path(__file__).resolve().parents[2] / "loadtests"
+    loadtests = ROOT / "loadtests"
     if not loadtests.is_dir():
         progress.error("Profiling needs the repository: run `make profile` there.")
         return 1

@@ -10,15 +10,10 @@ It needs the repository's `loadtests/` folder beside the packages.
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import aiohttp
-import asyncpg
 
 from gateway.bench import (
     core_laws,
@@ -42,13 +37,14 @@ from gateway.bench.rows import (
     groups,
     select,
 )
-from gateway.measuring import config
 from gateway.measuring.conditions import machine, servers
-from gateway.measuring.helpers import own_sandbox, read, seed, seed_immediate, talker
-from gateway.measuring.meters import Meters
-from gateway.measuring.stage import Stage
+from gateway.measuring.helpers import ROOT
+from gateway.measuring.stage import Stage, open_stage
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
+
+# The books of ten million payments take their time.
+BOOKS_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,78 +73,35 @@ class Plan:
 QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3, scale=SMALL)
 
 
-@asynccontextmanager
-async def _open_stage(
-    plan: Plan, sandbox_file: Path, loadtests: Path, progress: Progress
-) -> AsyncIterator[Stage]:
-    """Seed a sandbox, and open what rows are measured on."""
-    sandbox = read(sandbox_file)
-    has_immediate = bool(config.used_by(sandbox_file))
-    async with AsyncExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-bench-")))
-        seeded = work / "seeded.json"
-        with progress.step(f"Seeding {plan.users:,} users with a card of each scheme"):
-            await seed(loadtests, sandbox_file, plan.users, seeded)
-            if has_immediate:
-                await seed_immediate(loadtests, sandbox_file, seeded)
-        generator = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
-        await generator.hear()
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        # The books of ten million payments take their time.
-        connection = await asyncpg.connect(sandbox["database_url"], command_timeout=600.0)
-        stack.push_async_callback(connection.close)
-        meters = Meters(
-            data_dir=sandbox_file.parent,
-            base_url=sandbox["base_url"],
-            connection=connection,
-            http=http,
-            others={"generator": generator.pid},
-        )
-        yield Stage(
-            sandbox=sandbox,
-            sandbox_file=sandbox_file,
-            seeded=seeded,
-            work=work,
-            loadtests=loadtests,
-            connection=connection,
-            http=http,
-            generator=generator,
-            meters=meters,
-            has_immediate=has_immediate,
-        )
-
-
 async def _measure_load(
     names: Sequence[str],
     plan: Plan,
-    sandbox_file: Path,
-    loadtests: Path,
+    stage: Stage,
     report: Report,
     progress: Progress,
 ) -> bool:
     """Measure rows on a sandbox. Returns whether the books of all hold."""
     is_whole = True
-    async with _open_stage(plan, sandbox_file, loadtests, progress) as stage:
-        report.learn(await servers(stage.connection, stage.sandbox["redis_url"]))
-        bench = LoadBench(stage, Stretch(plan.pairs, plan.seconds, plan.warm_up_s))
-        for group in groups([row for row in LOAD_ROWS if row.name in names]):
-            for measured in await bench.measure(group, progress):
-                report.add(results.figures(measured))
-                is_whole &= _is_whole(measured.row.name, measured.broken, progress)
-        for name in OPEN_ROWS:
-            if name in names and name.endswith(DIRECT) and not stage.has_immediate:
-                progress.warn(f"{name} is left out: {NO_IMMEDIATE}.")
-            elif name in names:
-                one = await fixed_rate.OPEN[name](stage, progress, seconds=2 * plan.seconds)
-                report.add(results.open_figures(one))
-                is_whole &= _is_whole(name, one.broken, progress)
-        for name in SCALE_LAWS:
-            if name in names and not stage.has_immediate:
-                progress.warn(f"{name} is left out: it needs a sandbox of the run's own.")
-            elif name in names:
-                law = await scale_laws.LAWS[name](stage, progress, plan.scale)
-                report.add(results.small_figures(law))
-                is_whole &= _is_whole(name, law.broken, progress)
+    report.learn(await servers(stage.connection, stage.sandbox["redis_url"]))
+    bench = LoadBench(stage, Stretch(plan.pairs, plan.seconds, plan.warm_up_s))
+    for group in groups([row for row in LOAD_ROWS if row.name in names]):
+        for measured in await bench.measure(group, progress):
+            report.add(results.figures(measured))
+            is_whole &= _is_whole(measured.row.name, measured.broken, progress)
+    for name in OPEN_ROWS:
+        if name in names and name.endswith(DIRECT) and not stage.has_immediate:
+            progress.warn(f"{name} is left out: {NO_IMMEDIATE}.")
+        elif name in names:
+            one = await fixed_rate.OPEN[name](stage, progress, seconds=2 * plan.seconds)
+            report.add(results.open_figures(one))
+            is_whole &= _is_whole(name, one.broken, progress)
+    for name in SCALE_LAWS:
+        if name in names and not stage.has_immediate:
+            progress.warn(f"{name} is left out: it needs a sandbox of the run's own.")
+        elif name in names:
+            law = await scale_laws.LAWS[name](stage, progress, plan.scale)
+            report.add(results.small_figures(law))
+            is_whole &= _is_whole(name, law.broken, progress)
     return is_whole
 
 
@@ -180,10 +133,16 @@ async def _load(
 ) -> bool:
     if not {*(row.name for row in LOAD_ROWS), *OPEN_ROWS, *SCALE_LAWS} & set(names):
         return True
-    if sandbox_file is not None:
-        return await _measure_load(names, plan, sandbox_file, loadtests, report, progress)
-    async with own_sandbox(plan.workers, progress, loadtests=loadtests) as own:
-        return await _measure_load(names, plan, own, loadtests, report, progress)
+    async with open_stage(
+        sandbox_file=sandbox_file,
+        loadtests=loadtests,
+        users=plan.users,
+        progress=progress,
+        workers=plan.workers,
+        with_immediate=True,
+        command_within_s=BOOKS_WITHIN_S,
+    ) as stage:
+        return await _measure_load(names, plan, stage, report, progress)
 
 
 def _run(
@@ -233,8 +192,7 @@ def run(
         The exit code: 0, or 1 when an invariant was broken or nothing could be measured.
     """
     progress = Progress()
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "loadtests").is_dir():
+    if not (ROOT / "loadtests").is_dir():
         progress.error("The benchmark needs the repository: run `make bench` there.")
         return 1
     try:
@@ -242,7 +200,7 @@ def run(
         return _run(
             names,
             plan,
-            root=root,
+            root=ROOT,
             # Helpers run in another folder.
             sandbox_file=sandbox_file.absolute() if sandbox_file else None,
             is_written=is_written,

@@ -1,26 +1,18 @@
-"""What a drill is made on: a sandbox with many seeded users, the generators, the books.
-
-A sandbox of its own is started and removed again, unless one that runs is named; that one keeps the
-users and payments that it was given.
-"""
+"""What a drill is made on: a stage, both generators, a plan; how processors are made to fail."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import asyncpg
 
 from gateway.measuring import books
-from gateway.measuring.helpers import own_sandbox, read, seed, talker
-from gateway.measuring.meters import Meters
 from gateway.measuring.open_loop import (
     WARM_UP_S,
     OpenGenerator,
@@ -29,7 +21,7 @@ from gateway.measuring.open_loop import (
     find_peak,
     open_generator,
 )
-from gateway.measuring.stage import Stage
+from gateway.measuring.stage import Stage, connect, open_stage
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
 
@@ -174,11 +166,6 @@ class Drilling:
         return any(float(line.rpartition(" ")[2]) > 0 for line in found)
 
 
-async def connect(sandbox: Mapping[str, Any]) -> Any:
-    """Open a connection to a sandbox's database."""
-    return await asyncpg.connect(sandbox["database_url"], command_timeout=60.0)
-
-
 @asynccontextmanager
 async def drilling(
     plan: Plan, *, sandbox_file: Path | None, loadtests: Path, progress: Progress
@@ -189,39 +176,19 @@ async def drilling(
         sandbox_file: of a running sandbox; by default one is started.
         loadtests: the repository's folder of that name.
     """
-    async with AsyncExitStack() as stack:
-        if sandbox_file is None:
-            sandbox_file = await stack.enter_async_context(own_sandbox(plan.workers, progress))
-        sandbox = read(sandbox_file)
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-drill-")))
-        seeded = work / "seeded.json"
-        with progress.step(f"Seeding {plan.users:,} users and {plan.users * 3:,} cards"):
-            await seed(loadtests, sandbox_file, plan.users, seeded)
-        closed = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
-        await closed.hear()
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        connection = await connect(sandbox)
-        (work / "ids").touch()
-        stage = Stage(
-            sandbox=sandbox,
+    async with (
+        open_stage(
             sandbox_file=sandbox_file,
-            seeded=seeded,
-            work=work,
             loadtests=loadtests,
-            connection=connection,
-            http=http,
-            generator=closed,
-            meters=Meters(
-                data_dir=sandbox_file.parent,
-                base_url=sandbox["base_url"],
-                connection=connection,
-                http=http,
-                others={"generator": closed.pid},
-            ),
-        )
-        generator = await stack.enter_async_context(open_generator(stage))
+            users=plan.users,
+            progress=progress,
+            workers=plan.workers,
+        ) as stage,
+        open_generator(stage) as generator,
+    ):
         drill = Drilling(stage, generator, plan, progress)
         try:
             yield drill
         finally:
+            # Not the stage's own, when the server was gone meanwhile.
             drill.stage.connection.terminate()

@@ -1,14 +1,25 @@
-"""The stage: a seeded sandbox, and what a run holds open on it."""
+"""The stage: a seeded sandbox, and what a run holds open on it.
 
-from collections.abc import Mapping
+A sandbox of its own is started and removed again, unless one that runs is named; that one keeps the
+users and payments that it was given.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 
-from gateway.measuring.helpers import Talker
+from gateway.measuring import config
+from gateway.measuring.helpers import Talker, own_sandbox, read, seed, seed_immediate, talker
 from gateway.measuring.meters import Meters
+from gateway.sandbox.progress import Progress
+
+COMMAND_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +28,7 @@ class Stage:
 
     Args:
         connection: to the sandbox's database, used by nobody else meanwhile.
-        work: a folder for what helpers write.
+        work: a folder for what helpers write; `ids` in it are the payments that were answered.
         sandbox_file, seeded: the sandbox's own, and who pays.
         loadtests: the repository's folder.
         has_immediate: whether it pays over the immediate connector, too (`config`).
@@ -33,3 +44,72 @@ class Stage:
     generator: Talker
     meters: Meters
     has_immediate: bool = False
+
+
+@asynccontextmanager
+async def open_stage(
+    *,
+    sandbox_file: Path | None,
+    loadtests: Path,
+    users: int,
+    progress: Progress,
+    workers: int = 1,
+    with_immediate: bool = False,
+    command_within_s: float = COMMAND_WITHIN_S,
+) -> AsyncIterator[Stage]:
+    """Seed a sandbox and open what a run needs; everything of ours is gone afterwards.
+
+    Args:
+        sandbox_file: of a running sandbox; by default one is started.
+        loadtests: the repository's folder of that name.
+        users: seeded; each has a card of every scheme and a token.
+        workers: gateway processes of a sandbox of our own.
+        with_immediate: pay over the immediate connector as well; a sandbox that is given must have
+            been started with it, or goes without.
+        command_within_s: what a statement on the connection may take.
+
+    Raises:
+        SandboxError: the sandbox does not start or cannot be read, or users cannot be seeded.
+    """
+    async with AsyncExitStack() as stack:
+        if sandbox_file is None:
+            own = own_sandbox(workers, progress, loadtests=loadtests if with_immediate else None)
+            sandbox_file = await stack.enter_async_context(own)
+        sandbox = read(sandbox_file)
+        has_immediate = with_immediate and bool(config.used_by(sandbox_file))
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oqim-stage-")))
+        (work / "ids").touch()
+        seeded = work / "seeded.json"
+        with progress.step(f"Seeding {users:,} users with a card of each scheme"):
+            await seed(loadtests, sandbox_file, users, seeded)
+            if has_immediate:
+                await seed_immediate(loadtests, sandbox_file, seeded)
+        generator = await stack.enter_async_context(talker(loadtests / "generator.py", seeded))
+        await generator.hear()
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        connection = await connect(sandbox, command_within_s)
+        stack.push_async_callback(connection.close)
+        meters = Meters(
+            data_dir=sandbox_file.parent,
+            base_url=sandbox["base_url"],
+            connection=connection,
+            http=http,
+            others={"generator": generator.pid},
+        )
+        yield Stage(
+            sandbox=sandbox,
+            sandbox_file=sandbox_file,
+            seeded=seeded,
+            work=work,
+            loadtests=loadtests,
+            connection=connection,
+            http=http,
+            generator=generator,
+            meters=meters,
+            has_immediate=has_immediate,
+        )
+
+
+async def connect(sandbox: Mapping[str, Any], command_within_s: float = COMMAND_WITHIN_S) -> Any:
+    """Open a connection to a sandbox's database."""
+    return await asyncpg.connect(sandbox["database_url"], command_timeout=command_within_s)

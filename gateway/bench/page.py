@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.bench import curves
+from gateway.bench import law_curves
 from gateway.bench.results import PROCESSES
 from gateway.bench.rows import AGAINST, DIRECT, Law
 from gateway.sandbox.errors import SandboxError
@@ -57,7 +57,7 @@ def page(conditions: Mapping[str, Any], rows: Sequence[Figures]) -> str:
         parts += ["### Small things", _table(_MICRO, [_micro_cells(row) for row in micro])]
     if laws:
         parts += ["### As things grow", *map(_law_text, laws)]
-        parts.append(f"![What each costs as something grows]({CURVES})")
+        parts.append(f"![{law_curves.TITLE}]({CURVES})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -93,7 +93,7 @@ def write(root: Path, conditions: Mapping[str, Any], rows: Sequence[Figures]) ->
     }
     laws = [law_of(row) for row in rows if row["kind"] == "law"]
     if laws:
-        texts[docs / CURVES] = curves.draw(laws)
+        texts[docs / CURVES] = law_curves.picture(laws)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     return list(texts)

@@ -13,14 +13,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gateway.drills.curves import Panel, draw
 from gateway.drills.drilling import Drilling
 from gateway.drills.report import Bar, Findings, table
+from gateway.measuring.curves import Axis, Panel, Points, draw
 from gateway.measuring.open_loop import LATE_MS_OF_COUNTS, OpenLoop, Order, Phase
 
 SHARE = 0.3
@@ -34,6 +34,8 @@ WARM_UP_PART = 0.25
 GROWTH_PERCENT = 10.0
 GROWTH_SLACK = {"MB": 16.0, "descriptors": 32.0, "ms": 10.0}
 UNSURE_TIMES = 2.0
+# Of an axis of the picture.
+STEPS = 4
 # The simulators keep every operation they ever carried out: their growth is their purpose.
 _SIZE = re.compile(r"^(Rss|Pss): +([0-9]+) kB$", re.MULTILINE)
 JUDGED = ("gateway", "postgres", "valkey")
@@ -178,15 +180,41 @@ async def _look(drill: Drilling, began_s: float) -> Look:
 
 def _picture(run: OpenLoop, looks: Sequence[Look]) -> str:
     """Draw memory and latency over time."""
-    memory = {
-        name: [(one.at_s, one.uses[name].pss_kb / 1024) for one in looks if name in one.uses]
+    memory = [
+        (name, [(one.at_s, one.uses[name].pss_kb / 1024) for one in looks if name in one.uses])
         for name in looks[0].uses
-    }
-    latency = {
-        "p50": [(row.at_s, row.p50_ms) for row in run.rows],
-        "p99": [(row.at_s, row.p99_ms) for row in run.rows],
-    }
-    return draw([Panel("memory (PSS), MB", memory), Panel("latency since due, ms", latency)])
+    ]
+    latency = [
+        ("p50", [(row.at_s, row.p50_ms) for row in run.rows]),
+        ("p99", [(row.at_s, row.p99_ms) for row in run.rows]),
+    ]
+    return picture({"memory (PSS), MB": memory, "latency since due, ms": latency})
+
+
+def picture(panels: Mapping[str, Sequence[tuple[str, Points]]]) -> str:
+    """Return an SVG of panels over the same time.
+
+    Args:
+        panels: titles with named (seconds, value) points; one at least, values 0 or more.
+    """
+    last_s = _highest(0, *panels.values())
+    across = _axis(last_s, lambda at_s: f"{at_s / 60:.1f} min")
+    shown = [
+        Panel(title, curves, across, _axis(_highest(1, curves), lambda value: f"{value:,.0f}"))
+        for title, curves in panels.items()
+    ]
+    return draw(", ".join(panels), shown)
+
+
+def _highest(place: int, *panels: Sequence[tuple[str, Points]]) -> float:
+    """Return the greatest of what stands at a place of all points, 1 when nothing is above 0."""
+    return max(at[place] for curves in panels for _, points in curves for at in points) or 1.0
+
+
+def _axis(last: float, words: Callable[[float], str]) -> Axis:
+    """Return an axis from zero with a few marks, evenly apart."""
+    marks = [last * step / STEPS for step in range(STEPS + 1)]
+    return Axis(0, last, [(at, words(at)) for at in marks])
 
 
 def _judge(found: Findings, run: OpenLoop, looks: Sequence[Look], seconds: float) -> None:

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from gateway import settings as settings_module
 from gateway.bench import (
-    curves,
     fixed_rate,
+    law_curves,
     page,
     pgbench,
     profiling,
@@ -620,7 +620,7 @@ def test_a_page_without_its_marks_is_left_alone(tmp_path: Path, text: str, which
 
 def test_curves_are_an_image_with_every_point() -> None:
     """Higher costs are higher up, and each law is named."""
-    image = ElementTree.fromstring(curves.draw([law(1.5), law(3.0)]))
+    image = ElementTree.fromstring(law_curves.picture([law(1.5), law(3.0)]))
     name = "{http://www.w3.org/2000/svg}"
     dots = [float(dot.attrib["cy"]) for dot in image.iter(f"{name}circle")]
     assert dots[0] == dots[2] > dots[1] > dots[3] > 0

@@ -17,8 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gateway.drills import commands, curves, report, soak
-from gateway.drills.curves import Panel
+from gateway.drills import commands, report, soak
 from gateway.drills.drilling import Drilling, Plan, drilling
 from gateway.drills.faults import Watch
 from gateway.drills.load import SPIKE_ROW_S, back_after, shed_cost_us
@@ -296,10 +295,12 @@ def test_growth_is_a_part_of_the_level_or_more_than_a_little(
 
 
 def test_a_curve_is_higher_where_the_value_is() -> None:
-    panels = [Panel("a", {"x": [(0, 0), (5, 10), (10, 5)]}), Panel("b", {"y": [(0, 0), (10, 0)]})]
+    image = soak.picture(
+        {"a": [("x", [(0, 0), (5, 10), (10, 5)])], "b": [("y", [(0, 0), (10, 0)])]}
+    )
     lines = [
         [tuple(map(float, place.split(","))) for place in one.attrib["points"].split()]
-        for one in ElementTree.fromstring(curves.draw(panels)).iter(f"{SVG}polyline")
+        for one in ElementTree.fromstring(image).iter(f"{SVG}polyline")
     ]
     (first, second, third), flat = lines
     assert first[0] < second[0] < third[0]

@@ -4,7 +4,6 @@ import asyncio
 import getpass
 import os
 import sys
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ import cyclopts
 import uvloop
 
 from gateway import settings as settings_module
+from gateway.bench import commands as bench_commands
 from gateway.drills import commands as drill_commands
 from gateway.identity import commands as identity_commands
 from gateway.kernel import logs
@@ -46,6 +46,8 @@ keys.command(identity_commands.rotate_key, name="rotate")
 keys.command(identity_commands.list_keys, name="list")
 keys.command(identity_commands.drop_key, name="drop")
 app.command(drill_commands.drill)
+app.command(bench_commands.bench)
+app.command(bench_commands.profile)
 
 
 def _fail(error: Exception) -> "SystemExit":
@@ -414,67 +416,6 @@ def reconcile(
     for kind, count in told.breaks.items():
         print(f"  {kind:<14} {count}")
     raise SystemExit(1 if told.breaks else 0)
-
-
-@app.command
-def bench(
-    rows: Annotated[
-        list[str] | None, cyclopts.Parameter(help="Rows, or what their names begin with.")
-    ] = None,
-    /,
-    *,
-    quick: Annotated[
-        bool, cyclopts.Parameter(help="Two short pairs a row instead of five.")
-    ] = False,
-    workers: Annotated[int, cyclopts.Parameter(help="Gateway processes.")] = 1,
-    full: Annotated[
-        bool,
-        cyclopts.Parameter(help="Laws up to ten million: an hour, 60 GB of disk, 10 of memory."),
-    ] = False,
-    core: Annotated[
-        bool, cyclopts.Parameter(help="Only what needs no service: decisions, tokens, messages.")
-    ] = False,
-    write: Annotated[
-        bool, cyclopts.Parameter(help="Write the pages though not all rows were run.")
-    ] = False,
-    sandbox_file: Annotated[
-        Path | None, cyclopts.Parameter(help="Use this running sandbox (its sandbox.json).")
-    ] = None,
-) -> None:
-    """Measure payments, decisions and messages against their peers, and how costs grow.
-
-    All rows take less than fifteen minutes, and are then written to docs/performance.md and
-    README.md.
-    """
-    from gateway.bench import run as benchmark
-    from gateway.bench.rows import FULL, LAWS, MICRO_ROWS
-
-    chosen = [*(rows or ()), *((*MICRO_ROWS, *LAWS) if core else ())]
-    plan = benchmark.QUICK if quick else benchmark.Plan()
-    if full:
-        plan = replace(plan, scale=FULL)
-    status = benchmark.run(
-        chosen,
-        replace(plan, workers=workers),
-        sandbox_file=sandbox_file,
-        is_written=write or not (chosen or quick),
-    )
-    raise SystemExit(status)
-
-
-@app.command
-def profile(
-    *,
-    seconds: Annotated[int, cyclopts.Parameter(help="How long each of two looks takes.")] = 20,
-    scheme: Annotated[str, cyclopts.Parameter(help="Over which the load pays.")] = "visa",
-    clients: Annotated[int, cyclopts.Parameter(help="How many pay at once.")] = 64,
-    out: Annotated[Path, cyclopts.Parameter(help="The flame graph.")] = Path("dist/profile.svg"),
-) -> None:
-    """Draw where the gateway's time goes under load, and list the functions it goes to."""
-    from gateway.bench import profiling
-
-    order = profiling.Order(seconds=seconds, scheme=scheme, clients=clients, out=out)
-    raise SystemExit(profiling.run(order))
 
 
 def main() -> None:

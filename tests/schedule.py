@@ -42,7 +42,7 @@ LONG = (
     "tests/proposals",
     "tests/vault/test_rotation.py",
     "tests/vault/test_hsm.py",
-    "tests/bench/test_bench.py",
+    "tests/bench/test_pgbench.py",
     "tests/identity/test_quotas.py",
     "tests/identity/test_sessions.py",
     "tests/reconciliation/test_imports.py",

@@ -21,11 +21,7 @@ import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from limits import RateLimitItem, RateLimitItemPerHour
 from limits.storage import MemoryStorage, RedisStorage, Storage
-from limits.strategies import (
-    MovingWindowRateLimiter,
-    RateLimiter,
-    SlidingWindowCounterRateLimiter,
-)
+from limits.strategies import MovingWindowRateLimiter, RateLimiter, SlidingWindowCounterRateLimiter
 
 from gateway.bench.rows import Ratio
 from gateway.bench.small_rows import (

@@ -13,14 +13,7 @@ from statistics import median
 from typing import Any
 
 from gateway.bench.beside import NAME, Neighbour, beside
-from gateway.bench.crowd import (
-    PAYMENTS,
-    broken_books,
-    complaints,
-    crowd,
-    rate_of,
-    until_capped,
-)
+from gateway.bench.crowd import PAYMENTS, broken_books, complaints, crowd, rate_of, until_capped
 from gateway.bench.hosts_law import hosts
 from gateway.bench.rows import Law, Scale
 from gateway.bench.stored_law import stored

@@ -9,8 +9,8 @@ from aiohttp import ClientError, ClientSession, web
 
 from gateway.bench.namespaces import another_host, ports, wired
 from gateway.sandbox.datadir import free_port
-from tests.bench.test_bench import serving
 from tests.house import until
+from tests.measuring.helpers import serving
 
 ASK = """
 import sys, urllib.request

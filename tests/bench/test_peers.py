@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.measuring import books
 from loadtests.peers.usual_ground import LIMITS, limit_keys
-from tests.bench.test_bench import serving
+from tests.measuring.helpers import serving
 from tests.services import MIGRATED, Services, fresh_database
 
 # Of oqim[load], as what the peers are made of is.

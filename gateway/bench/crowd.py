@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.bench.beside import Neighbour
-from gateway.bench.load import complaint
 from gateway.measuring import books, config
+from gateway.measuring.closed_loop import PAYMENTS, closed_loop, complaint
 from gateway.measuring.config import CAP
 from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
 
 CLIENTS = 64
-PAYMENTS = "/v1/payments"
 # Loads until a limit must have been reached.
 TRIES_MAX = 20
 
@@ -39,16 +38,14 @@ class Crowd:
         """Load one gateway or both for so long, by as many clients; returns what was told."""
         told: list[Mapping[str, Any]] = await asyncio.gather(
             *(
-                generator.ask(
-                    {
-                        "port": self._ports[number if gateways == 2 else 0],
-                        "path": path,
-                        "clients": CLIENTS // 2,
-                        "seconds": seconds,
-                        "scheme": scheme,
-                        "replays": 0.0,
-                        "ids_file": str(self._stage.work / "ids"),
-                    }
+                closed_loop(
+                    generator,
+                    port=self._ports[number if gateways == 2 else 0],
+                    path=path,
+                    clients=CLIENTS // 2,
+                    seconds=seconds,
+                    scheme=scheme,
+                    ids_file=self._stage.ids_file,
                 )
                 for number, generator in enumerate(self._generators)
             )
@@ -61,11 +58,7 @@ async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
     """Run a second generator beside the stage's own."""
     async with talker(stage.loadtests / "generator.py", stage.seeded) as second:
         await second.hear()
-        yield Crowd(stage, (stage.generator, second), (_port(stage), neighbour.port))
-
-
-def _port(stage: Stage) -> int:
-    return int(stage.sandbox["base_url"].rpartition(":")[2])
+        yield Crowd(stage, (stage.generator, second), (stage.port, neighbour.port))
 
 
 def rate_of(told: Sequence[Mapping[str, Any]]) -> float:
@@ -85,7 +78,7 @@ async def broken_books(stage: Stage, *schemes: str) -> list[str]:
         for scheme in schemes
     }
     return await books.any_broken(
-        stage.connection, stage.http, simulators=simulators, ids_file=stage.work / "ids"
+        stage.connection, stage.http, simulators=simulators, ids_file=stage.ids_file
     )
 
 

@@ -115,7 +115,7 @@ async def _broken(stage: Stage, scheme: str, told: OpenLoop) -> tuple[str, ...]:
         stage.connection,
         stage.http,
         simulators={scheme: simulator},
-        ids_file=stage.work / "ids",
+        ids_file=stage.ids_file,
     )
     return (*told.wrong, *found)
 

@@ -24,6 +24,7 @@ from gateway.bench.rows import (
     Measured,
 )
 from gateway.measuring import books
+from gateway.measuring.closed_loop import closed_loop, complaint
 from gateway.measuring.helpers import talker
 from gateway.measuring.stage import Stage
 from gateway.sandbox.progress import Progress, Step
@@ -58,7 +59,7 @@ class LoadBench:
     def __init__(self, stage: Stage, stretch: Stretch) -> None:
         self._stage = stage
         self._stretch = stretch
-        self._ids, self._usual_ids = stage.work / "ids", stage.work / "usual-ids"
+        self._ids, self._usual_ids = stage.ids_file, stage.work / "usual-ids"
         self._usual_ids.touch()
 
     async def measure(self, rows: Sequence[LoadRow], progress: Progress) -> list[Measured]:
@@ -125,25 +126,22 @@ class LoadBench:
     # Who is loaded ------------------------------------------------------------------------
 
     def _ours(self, row: LoadRow) -> Load:
-        port = int(self._stage.sandbox["base_url"].rpartition(":")[2])
+        port = self._stage.port
         return self._payments(row, port, replays=REPLAYS, ids_file=self._ids)
 
     def _payments(self, row: LoadRow, port: int, *, replays: float, ids_file: Path | None) -> Load:
         """Return what the generator is asked to do to a server of payments."""
 
         async def load(seconds: float) -> Mapping[str, Any]:
-            told: Mapping[str, Any] = await self._stage.generator.ask(
-                {
-                    "port": port,
-                    "path": "/v1/payments",
-                    "clients": row.clients,
-                    "seconds": seconds,
-                    "scheme": row.scheme,
-                    "replays": replays,
-                    "ids_file": str(ids_file) if ids_file else None,
-                }
+            return await closed_loop(
+                self._stage.generator,
+                port=port,
+                clients=row.clients,
+                seconds=seconds,
+                scheme=row.scheme,
+                replays=replays,
+                ids_file=ids_file,
             )
-            return told
 
         return load
 
@@ -200,15 +198,3 @@ class LoadBench:
 
 def _ours_name(row: LoadRow) -> str:
     return f"oqim over {row.scheme}"
-
-
-def complaint(told: Mapping[str, Any]) -> str:
-    """Return what is wrong with the generator's answers, or nothing."""
-    unexpected = {status: n for status, n in told["statuses"].items() if int(status) > 202}
-    if unexpected or told["problem"]:
-        return f"unexpected answers {unexpected}: {told['problem']}"
-    if told["replayed_wrongly"]:
-        return f"{told['replayed_wrongly']} replays were not the first answer"
-    if told["declined"]:
-        return f"{told['declined']} payments were declined"
-    return ""

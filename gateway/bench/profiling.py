@@ -10,11 +10,12 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from gateway.measuring.closed_loop import closed_loop
 from gateway.measuring.helpers import ROOT
 from gateway.measuring.meters import worker_pids
 from gateway.measuring.stage import open_stage
@@ -22,7 +23,7 @@ from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
 
 USERS = 4_000
-WARM_UP_S = 2.0
+WARM_UP_S, REPLAYS = 2.0, 0.01
 RATE_HZ = 200
 FINISH_WITHIN_S = 60.0
 FUNCTIONS_SHOWN = 30
@@ -132,16 +133,20 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
     ) as stage:
         (worker,) = worker_pids(stage.sandbox_file.parent)
         stacks = stage.work / "stacks"
-        load = {
-            "port": int(stage.sandbox["base_url"].rpartition(":")[2]),
-            "path": "/v1/payments",
-            "clients": order.clients,
-            "scheme": order.scheme,
-            "replays": 0.01,
-            "ids_file": None,
-        }
+
+        async def load(seconds: float) -> Mapping[str, Any]:
+            return await closed_loop(
+                stage.generator,
+                port=stage.port,
+                clients=order.clients,
+                seconds=seconds,
+                scheme=order.scheme,
+                replays=REPLAYS,
+                ids_file=None,
+            )
+
         with progress.step("Warming up"):
-            await stage.generator.ask(load | {"seconds": WARM_UP_S})
+            await load(WARM_UP_S)
         order.out.parent.mkdir(parents=True, exist_ok=True)
         paid = 0
         for title, path, form in (
@@ -151,7 +156,7 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
             with progress.step(f"{title}, {order.seconds} s under load") as step:
                 told, _ = await asyncio.gather(
                     # py-spy takes a moment to begin and to end: the load must not end before it.
-                    stage.generator.ask(load | {"seconds": order.seconds + WARM_UP_S}),
+                    load(order.seconds + WARM_UP_S),
                     look(worker, path, form, order.seconds),
                 )
                 if told["problem"]:

@@ -13,11 +13,12 @@ from statistics import median
 from typing import Any
 
 from gateway.bench.beside import NAME, Neighbour, beside
-from gateway.bench.crowd import PAYMENTS, broken_books, complaints, crowd, rate_of, until_capped
+from gateway.bench.crowd import broken_books, complaints, crowd, rate_of, until_capped
 from gateway.bench.hosts_law import hosts
 from gateway.bench.rows import Law, Scale
 from gateway.bench.stored_law import stored
 from gateway.measuring import config
+from gateway.measuring.closed_loop import closed_loop
 from gateway.measuring.config import CAP, CAPPED, DIRECT, HOT
 from gateway.measuring.stage import Stage
 from gateway.sandbox.errors import SandboxError
@@ -89,16 +90,15 @@ async def _wait_in_flight(
     if wait_s:
         await stage.http.post(control, json={"kind": "delay", "rate": 1.0, "seconds": wait_s})
     try:
-        order = {
-            "port": neighbour.port,
-            "path": PAYMENTS,
-            "clients": count,
-            "seconds": ramp_s + window_s,
-            "scheme": SCHEME,
-            "replays": 0.0,
-            "ids_file": str(stage.work / "ids"),
-        }
-        loading = asyncio.ensure_future(stage.generator.ask(order))
+        load = closed_loop(
+            stage.generator,
+            port=neighbour.port,
+            clients=count,
+            seconds=ramp_s + window_s,
+            scheme=SCHEME,
+            ids_file=stage.ids_file,
+        )
+        loading = asyncio.ensure_future(load)
         try:
             if wait_s:
                 await _until_in_flight(stage, neighbour, count, ramp_s)

@@ -11,9 +11,9 @@ after a month, the second is written and not read.
 
 from typing import Any
 
-from gateway.bench.load import complaint
 from gateway.bench.rows import Law, Scale
 from gateway.measuring import books
+from gateway.measuring.closed_loop import closed_loop, complaint
 from gateway.measuring.meters import Reading
 from gateway.measuring.stage import Stage
 from gateway.sandbox.errors import SandboxError
@@ -89,7 +89,7 @@ async def stored(stage: Stage, progress: Progress, scale: Scale) -> Law:
             stage.http,
             scheme=SCHEME,
             simulator=stage.sandbox["simulators"][SCHEME],
-            ids_file=stage.work / "ids",
+            ids_file=stage.ids_file,
         )
         size: str = await stage.connection.fetchval(
             "SELECT pg_size_pretty(pg_database_size(current_database()))"
@@ -109,16 +109,13 @@ async def _load(stage: Stage, seconds: float) -> tuple[float, str]:
     """Pay for a while; returns CPU us a payment, and what is wrong with the answers."""
     await stage.connection.execute("CHECKPOINT")
     before: Reading = await stage.meters.read()
-    told = await stage.generator.ask(
-        {
-            "port": int(stage.sandbox["base_url"].rpartition(":")[2]),
-            "path": "/v1/payments",
-            "clients": CLIENTS,
-            "seconds": seconds,
-            "scheme": SCHEME,
-            "replays": 0.0,
-            "ids_file": str(stage.work / "ids"),
-        }
+    told = await closed_loop(
+        stage.generator,
+        port=stage.port,
+        clients=CLIENTS,
+        seconds=seconds,
+        scheme=SCHEME,
+        ids_file=stage.ids_file,
     )
     after = await stage.meters.read()
     spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in ("gateway", "postgres"))

@@ -111,7 +111,7 @@ class Drilling:
                     self.stage.http,
                     scheme=scheme,
                     simulator=self.stage.sandbox["simulators"][scheme],
-                    ids_file=self.stage.work / "ids",
+                    ids_file=self.stage.ids_file,
                 )
             # What is asked of all payments is asked once a scheme.
             found = list(dict.fromkeys(found))

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.measuring.closed_loop import closed_loop
 from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
 
@@ -193,7 +194,7 @@ class OpenGenerator:
         warm_up = [Phase(first.rate, order.warm_up_s)] if order.warm_up_s else []
         told = await self._talker.ask(
             {
-                "port": int(self._stage.sandbox["base_url"].rpartition(":")[2]),
+                "port": self._stage.port,
                 "mix": dict(order.mix),
                 "phases": [
                     {"rate": phase.rate, "seconds": phase.seconds}
@@ -205,7 +206,7 @@ class OpenGenerator:
                 "refusals": order.refusals,
                 "bucket_s": order.bucket_s,
                 "late_ms": order.late_ms,
-                "ids_file": str(self._stage.work / "ids"),
+                "ids_file": str(self._stage.ids_file),
             }
         )
         return Running(order, told["began_s"], self._talker)
@@ -246,7 +247,7 @@ async def at_rate(
 ) -> OpenLoop:
     """Ask for payments at a fixed rate, and tell how long after they were due they were answered.
 
-    The ids of what was paid are added to `stage.work / "ids"`, for the books.
+    The ids of what was paid are added to `stage.ids_file`, for the books.
 
     Args:
         rate: requests a second, replays and refusals included.
@@ -286,17 +287,21 @@ async def find_peak(
     stage: Stage, *, scheme: str = "visa", seconds: float = 5.0, clients: int = PEAK_CLIENTS
 ) -> Peak:
     """Measure the peak by a short closed loop, after warming up."""
-    order = {
-        "port": int(stage.sandbox["base_url"].rpartition(":")[2]),
-        "path": "/v1/payments",
-        "clients": clients,
-        "scheme": scheme,
-        "replays": REPLAYS,
-        "ids_file": str(stage.work / "ids"),
-    }
-    await stage.generator.ask(order | {"seconds": min(PEAK_WARM_UP_S, seconds)})
+
+    async def load(for_s: float) -> Mapping[str, Any]:
+        return await closed_loop(
+            stage.generator,
+            port=stage.port,
+            clients=clients,
+            seconds=for_s,
+            scheme=scheme,
+            replays=REPLAYS,
+            ids_file=stage.ids_file,
+        )
+
+    await load(min(PEAK_WARM_UP_S, seconds))
     before = await stage.meters.read()
-    told = await stage.generator.ask(order | {"seconds": seconds})
+    told = await load(seconds)
     after = await stage.meters.read()
     payments = told["created"] + told["late"]
     cpu_s = after.cpu_s["gateway"] - before.cpu_s["gateway"]

@@ -28,7 +28,7 @@ class Stage:
 
     Args:
         connection: to the sandbox's database, used by nobody else meanwhile.
-        work: a folder for what helpers write; `ids` in it are the payments that were answered.
+        work: a folder for what helpers write.
         sandbox_file, seeded: the sandbox's own, and who pays.
         loadtests: the repository's folder.
         has_immediate: whether it pays over the immediate connector, too (`config`).
@@ -44,6 +44,16 @@ class Stage:
     generator: Talker
     meters: Meters
     has_immediate: bool = False
+
+    @property
+    def port(self) -> int:
+        """Where the sandbox's gateway listens."""
+        return int(self.sandbox["base_url"].rpartition(":")[2])
+
+    @property
+    def ids_file(self) -> Path:
+        """Where the ids of what was paid are, one a line."""
+        return self.work / "ids"
 
 
 @asynccontextmanager

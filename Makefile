@@ -23,18 +23,24 @@ run: build ## Start the sandbox: PostgreSQL, Valkey, processor simulators, gatew
 build: ## Bring .venv and the compiled module up to date
 	@python=$$(scripts/find-python) && "$$python" scripts/setup.py
 
+# The engine is tested beside the build: that waits for packages, and links on one core.
 .PHONY: test
-test: test-rust test-python ## Build, then run every test
+test: ## Build, then run every test
+	@$(MAKE) --no-print-directory --jobs=2 build test-rust
+	@$(MAKE) --no-print-directory test-python
 
 # The engine alone: the binding has no rules to test, and its test program would have to link libpython,
-# which many Pythons do not bring; the Python tests go through it.
+# which many Pythons do not bring; the Python tests go through it. Cargo has cores of its own to count, and
+# would miss the tokens that make hands to none but other makes.
 .PHONY: test-rust
-test-rust: build
-	cargo test --quiet --package oqim-engine
+test-rust:
+	env -u MAKEFLAGS -u MFLAGS cargo test --quiet --package oqim-engine
 
 # Two files at a time, since most tests wait for processes; what compares times runs alone. Status 5 is
-# pytest's word for ARGS that name none of these.
+# pytest's word for ARGS that name none of these. The tests start hundreds of Pythons: what these
+# have compiled is kept, also where the environment forbids it.
 .PHONY: test-python
+test-python: export PYTHONDONTWRITEBYTECODE :=
 test-python: build
 	$(VENV)/python -m pytest -q -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
 	$(VENV)/python -m pytest -q -m alone $(ARGS) || [ $$? -eq 5 ]

@@ -7,6 +7,7 @@ tests.
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.house import House, running_house
 from tests.schedule import Schedule, in_order
 from tests.services import Services, migrate_template, running_services
 
+# How a file says it of its tests.
+ALONE = "pytest.mark.alone"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that the processes of this run share, unless one of them made it."""
@@ -22,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
         stack = ExitStack()
         stack.enter_context(clusters.shared_folder())
         config.add_cleanup(stack.close)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import only what may hold a test that runs alone, when these alone are asked for."""
+    if config.getoption("markexpr") != "alone" or collection_path.suffix != ".py":
+        return None
+    return True if ALONE not in collection_path.read_text(encoding="utf-8") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

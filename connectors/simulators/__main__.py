@@ -201,6 +201,8 @@ async def _listen_http(
     loop = asyncio.get_running_loop()
     server = await loop.create_server(factory, host, port, backlog=BACKLOG)
     stack.push_async_callback(factory.shutdown, SHUTDOWN_S)
+    # Before that: idle connections are closed at once, instead of being waited for.
+    stack.callback(factory.pre_shutdown)
     stack.callback(server.close)
     bound: int = server.sockets[0].getsockname()[1]
     return bound

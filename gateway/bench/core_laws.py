@@ -17,7 +17,17 @@ from statistics import median
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.bench.rows import Law, Scale
-from gateway.bench.small_rows import MERCHANT, NOW_MS, OWNER, Call, Subject, timed, token
+from gateway.bench.small_rows import (
+    MERCHANT,
+    NOW_MS,
+    OWNER,
+    Call,
+    Headers,
+    Subject,
+    headers_of,
+    timed,
+    token,
+)
 from gateway.core import Claims, Core
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import Progress
@@ -41,13 +51,13 @@ CALLS = 4_000
 def policies(*, rounds: int, progress: Progress, scale: Scale) -> Law:
     """Grow the policies and plans that cannot match."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    cached = token(key, 0)
+    headers = headers_of(token(key, 0))
     subjects = []
     with progress.step("Reading policies and plans") as step:
         for count in scale.policies:
             step.note(f"{count:,} of each")
             subjects.append(Subject(key, count))
-    points = _points(_admits(subjects, cached), scale.policies, rounds=rounds, progress=progress)
+    points = _points(_admits(subjects, headers), scale.policies, rounds=rounds, progress=progress)
     return Law("law-policies", "`core.admit`", "policies and plans that cannot match", points, 1.5)
 
 
@@ -58,7 +68,7 @@ def revoked(*, rounds: int, progress: Progress, scale: Scale) -> Law:
         SandboxError: a token was refused that nobody revoked, or one was not that was.
     """
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    cached = token(key, 0)
+    headers = headers_of(token(key, 0))
     subjects = []
     with progress.step("Revoking tokens") as step:
         step.note(f"{scale.revoked[-1]:,}, for their memory")
@@ -69,7 +79,7 @@ def revoked(*, rounds: int, progress: Progress, scale: Scale) -> Law:
             _revoke(subject.core, count)
             _check(subject.core, key, count)
             subjects.append(subject)
-    points = _points(_admits(subjects, cached), scale.revoked, rounds=rounds, progress=progress)
+    points = _points(_admits(subjects, headers), scale.revoked, rounds=rounds, progress=progress)
     note = f"{each:.0f} bytes of memory an entry at {scale.revoked[-1]:,}; no false refusals"
     return Law("law-revoked", "`core.admit`", "revoked tokens alive", points, 1.5, note)
 
@@ -77,18 +87,18 @@ def revoked(*, rounds: int, progress: Progress, scale: Scale) -> Law:
 def known_subjects(*, rounds: int, progress: Progress, scale: Scale) -> Law:
     """Grow the subjects whose limits are remembered; each payment is by another card of them."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    bearer = token(key, 0)
+    headers = headers_of(token(key, 0))
     calls: list[Call] = []
     with progress.step("Remembering subjects") as step:
         step.note(f"{scale.subjects[-1]:,}, for their memory")
         each = _measured_apart("subjects", scale.subjects[-1])
-        state = _a_state(Subject(key, 10), bearer)
+        state = _a_state(Subject(key, 10), headers)
         for count in scale.subjects:
             step.note(f"{count:,}")
             # Room for the others that a payment needs, and for whatever the cache moves.
             subject = Subject(key, 10, subjects_max=count + CARDS)
             _remember(subject.core, count, state)
-            calls.append(_others(subject, bearer, count))
+            calls.append(_others(subject, headers, count))
     points = _points(calls, scale.subjects, rounds=rounds, progress=progress)
     note = (
         f"{each:.0f} bytes of memory a cached subject at {scale.subjects[-1]:,}, {len(state)} of "
@@ -104,16 +114,16 @@ def _remember(core: Core, count: int, state: bytes) -> None:
         core.load_state(f"card:{number:064x}", 1, state)
 
 
-def _a_state(subject: Subject, bearer: bytes) -> bytes:
+def _a_state(subject: Subject, headers: Headers) -> bytes:
     """Return what is stored of a card that paid once: windows of every length in it."""
-    answer = subject.decide(bearer)
+    answer = subject.decide(headers)
     staged = subject.core.stage([answer])
     found = dict(zip(staged.subjects, staged.states, strict=True))
     subject.core.roll_back(staged)
     return next(state for name, state in found.items() if name.startswith("card:"))
 
 
-def _others(subject: Subject, bearer: bytes, count: int) -> Call:
+def _others(subject: Subject, headers: Headers, count: int) -> Call:
     """Return what pays by a card that is remembered, one after another, far apart in memory."""
     core, step = subject.core, -(-count // CARDS)
     bodies = []
@@ -124,7 +134,7 @@ def _others(subject: Subject, bearer: bytes, count: int) -> Call:
     for name in SHARED_SUBJECTS:
         core.load_state(name, 0, b"")
     paying = cycle(bodies)
-    return lambda: subject.admit(bearer, next(paying))
+    return lambda: subject.admit(headers, next(paying))
 
 
 def _revoke(core: Core, count: int) -> None:
@@ -146,9 +156,9 @@ def _check(core: Core, key: Ed25519PrivateKey, count: int) -> None:
         raise SandboxError("a revoked token was accepted")
 
 
-def _admits(subjects: list[Subject], bearer: bytes) -> list[Call]:
+def _admits(subjects: list[Subject], headers: Headers) -> list[Call]:
     def admits(subject: Subject) -> Call:
-        return lambda: subject.admit(bearer)
+        return lambda: subject.admit(headers)
 
     return [admits(subject) for subject in subjects]
 
@@ -199,7 +209,7 @@ def bytes_each(law: str, count: int) -> float:
     """Return what a revoked token, or a remembered subject, takes of this process's memory."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     subject = Subject(key, 10, subjects_max=count + CARDS)
-    state = _a_state(Subject(key, 10), token(key, 0))
+    state = _a_state(Subject(key, 10), headers_of(token(key, 0)))
     gc.collect()
     _give_back()
     before = _resident_bytes()

@@ -28,6 +28,7 @@ from gateway.bench.small_rows import (
     POLICIES_THAT_CANNOT_MATCH,
     Call,
     Subject,
+    headers_of,
     ratio_of,
     timed,
     token,
@@ -51,7 +52,7 @@ _STRATEGIES: tuple[tuple[str, type[RateLimiter]], ...] = (
 def limits(*, rounds: int, progress: Progress) -> list[Ratio]:
     """Compare a whole admission with eight limits of the library, by strategy and storage."""
     subject = Subject(Ed25519PrivateKey.from_private_bytes(bytes(32)), POLICIES_THAT_CANNOT_MATCH)
-    cached = token(Ed25519PrivateKey.from_private_bytes(bytes(32)), 0)
+    headers = headers_of(token(Ed25519PrivateKey.from_private_bytes(bytes(32)), 0))
     with _valkey() as url:
         storages: tuple[tuple[str, Storage, int], ...] = (
             ("in memory", MemoryStorage(), 500),
@@ -62,7 +63,7 @@ def limits(*, rounds: int, progress: Progress) -> list[Ratio]:
             for strategy, limiter in _STRATEGIES
             for place, storage, count in storages
         ]
-        calls: list[tuple[Call, int]] = [(lambda: subject.admit(cached), 5_000)]
+        calls: list[tuple[Call, int]] = [(lambda: subject.admit(headers), 5_000)]
         calls += [(take, count) for _, take, count in theirs]
         ours, *others = timed(calls, rounds=rounds, title="limits", progress=progress)
     what = f"`core.admit`, all of it, beside {LIMITS} limits taken"

@@ -130,6 +130,18 @@ def token(key: Ed25519PrivateKey, number: int, *, at_ms: int = NOW_MS) -> bytes:
     return signed + b"." + signature
 
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+def headers_of(bearer: bytes) -> Headers:
+    """Return a payment's headers, as the gateway has them from the socket."""
+    return (
+        (b"Authorization", b"Bearer " + bearer),
+        (b"Content-Type", b"application/json"),
+        (b"Idempotency-Key", b"key-1"),
+    )
+
+
 class Subject:
     """A core with what one purchase needs in memory."""
 
@@ -176,17 +188,12 @@ class Subject:
         }
         return json.dumps(body).encode()
 
-    def admit(self, bearer: bytes, body: bytes | None = None) -> None:
+    def admit(self, headers: Headers, body: bytes | None = None) -> None:
         """Decide one purchase, and forget it again."""
-        self.core.release(self.decide(bearer, body))
+        self.core.release(self.decide(headers, body))
 
-    def decide(self, bearer: bytes, body: bytes | None = None) -> Admission:
+    def decide(self, headers: Headers, body: bytes | None = None) -> Admission:
         """Decide one purchase, by its card unless another body is given."""
-        headers = (
-            (b"Authorization", b"Bearer " + bearer),
-            (b"Content-Type", b"application/json"),
-            (b"Idempotency-Key", b"key-1"),
-        )
         asked = body or self.body
         answer = self.core.admit("POST", "/v1/payments", headers, asked, NOW_MS, (True, True))
         assert isinstance(answer, Admission), answer
@@ -194,20 +201,18 @@ class Subject:
 
 
 class Oracle:
-    """The same purchase by the second implementation."""
+    """The same purchase by the second implementation, each under an id of its own.
 
-    def __init__(self) -> None:
+    Args:
+        decisions: how many are made; their lines are written here, before the clock.
+    """
+
+    def __init__(self, decisions: int) -> None:
         self._history = History(rules(POLICIES_THAT_CANNOT_MATCH))
-        self._number = 0
-
-    def decide(self) -> None:
-        """Decide one purchase, and cancel it again."""
-        self._number += 1
-        name = f"p{self._number}"
+        at = "2026-11-21T10:00:00+05:00"
         pay = {
-            "at": "2026-11-21T10:00:00+05:00",
+            "at": at,
             "event": "pay",
-            "id": name,
             "operation": "purchase",
             "amount": 150_000_000,
             "currency": "UZS",
@@ -221,10 +226,20 @@ class Oracle:
             "tier": "identified",
             "channel": "mobile",
         }
-        decided = self._history.feed(read_line(json.dumps(pay).encode()))
+        end = {"at": at, "event": "cancel"}
+        self._lines = iter(
+            [
+                tuple(json.dumps(event | {"id": f"p{number}"}).encode() for event in (pay, end))
+                for number in range(decisions)
+            ]
+        )
+
+    def decide(self) -> None:
+        """Decide one purchase, and cancel it again."""
+        pay, end = next(self._lines)
+        decided = self._history.feed(read_line(pay))
         assert decided["decision"] == "admit", decided
-        end = {"at": pay["at"], "event": "cancel", "id": name}
-        self._history.feed(read_line(json.dumps(end).encode()))
+        self._history.feed(read_line(end))
 
 
 Call = Callable[[], object]
@@ -275,12 +290,18 @@ def ratio_of(row: str, what: str, against: str, ours: Timing, theirs: Timing, **
 def admit(*, rounds: int, progress: Progress) -> list[Ratio]:
     """Compare one admission, forgotten again, with the same decision in plain Python.
 
-    The oracle reads a line of JSON; it verifies no token, and looks at no header.
+    Headers, body and lines are there before the clock starts. The oracle reads a line of JSON; it
+    verifies no token, and looks at no header.
     """
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    subject, oracle = Subject(key, POLICIES_THAT_CANNOT_MATCH), Oracle()
-    cached = token(key, 0)
-    calls: list[tuple[Call, int]] = [(lambda: subject.admit(cached), 5_000), (oracle.decide, 200)]
+    each = 200
+    subject = Subject(key, POLICIES_THAT_CANNOT_MATCH)
+    oracle = Oracle(decisions=each * (rounds + 1))
+    headers = headers_of(token(key, 0))
+    calls: list[tuple[Call, int]] = [
+        (lambda: subject.admit(headers), 5_000),
+        (oracle.decide, each),
+    ]
     ours, theirs = timed(calls, rounds=rounds, title="admit", progress=progress)
     what = f"`core.admit`: token cached, 8 policies, 12 tiers, {len(subject.body)} bytes"
     against = "the test oracle, plain Python"

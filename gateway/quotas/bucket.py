@@ -1,10 +1,10 @@
 """One client's or customer's bucket in one worker: what may pass by what is known here.
 
 A worker knows what the others did as of its last exchange with Redis, and what it let pass since.
-Without a word to anybody it lets pass what the client's rate makes in one interval; whoever wants
-more in it waits for the next exchange, in which Redis decides for all who wait, in one command. So
-the others never fail to know more than `rate x interval` of each worker. While Redis is away every
-worker holds the share that is left to it when all workers take as much as it does.
+Until it learns more it lets pass what the client's rate makes in one interval; whoever wants more
+waits for the next exchange, in which Redis decides for all who wait, in one command. So the others
+never fail to know more than `rate x interval` of each worker. While Redis is away every worker
+holds the share that is left to it when all workers take as much as it does.
 
 Pure: time is given, nothing is awaited.
 """
@@ -45,7 +45,8 @@ class Bucket:
 
     Attributes:
         tat_us: the shared arrival time as known here, by this worker's steady clock.
-        spent: what passed here since the last exchange.
+        spent: what passed here and was not told yet.
+        unanswered_us: what was told, and is not answered yet: what others did is no better known.
         in_flight, others: requests here; and elsewhere, as of the last exchange.
         learned_at_us: when that was.
         told, told_at_us: `in_flight` as the others know it, and since when.
@@ -60,6 +61,7 @@ class Bucket:
     concurrency_max: int
     tat_us: int = 0
     spent: Spent = NOTHING
+    unanswered_us: int = 0
     in_flight: int = 0
     others: int = 0
     learned_at_us: int = -(2**62)
@@ -81,7 +83,7 @@ class Bucket:
         tat_us = arrive(self.tat_us, now_us, cost_us)
         if tat_us - now_us > self.pace.tolerance_us:
             return Verdict.REFUSE
-        total_us = self.spent.total_us
+        total_us = self.unanswered_us + self.spent.total_us
         if self.waiting or self.is_asking or (total_us and total_us + cost_us > unseen_us_max):
             return Verdict.WAIT
         self.tat_us = tat_us
@@ -118,6 +120,12 @@ class Bucket:
             return Verdict.PASS
         return Verdict.REFUSE if is_alone else Verdict.WAIT
 
+    def tell(self) -> Spent:
+        """Return what passed since it was last told of; it counts as told from now on."""
+        spent, self.spent = self.spent, NOTHING
+        self.unanswered_us = spent.total_us
+        return spent
+
     def learn(self, now_us: int, debt_us: int, others: int) -> None:
         """Take what an exchange has shown; what passed since it was asked for comes on top.
 
@@ -127,6 +135,7 @@ class Bucket:
         self.tat_us = now_us + debt_us
         if self.spent.total_us:
             self.tat_us = self.spent.on(self.tat_us)
+        self.unanswered_us = 0
         self.others = others
         self.learned_at_us = now_us
 

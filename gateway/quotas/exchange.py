@@ -21,7 +21,7 @@ from gateway.kernel.errors import Unavailable
 from gateway.kernel.metrics import Metrics
 from gateway.kernel.redis import BoundedRedis, end
 from gateway.quotas.bucket import Bucket, Waiter
-from gateway.quotas.gcra import NOTHING, SECOND_US
+from gateway.quotas.gcra import SECOND_US
 
 log = structlog.get_logger("quotas")
 
@@ -199,7 +199,9 @@ class Exchange:
         try:
             answers = await self._execute(groups, arguments)
         except BaseException:
-            for waiting in asked:
+            for bucket, waiting in zip(buckets, asked, strict=True):
+                # Decided alone now, by what is known.
+                bucket.unanswered_us = 0
                 _answer(waiting, None)
             raise
         finally:
@@ -225,7 +227,7 @@ class Exchange:
         at_us = self._steady_us()
         found: list[str | int] = [self._worker, _COUNT_KEPT_US]
         for bucket in group:
-            spent, bucket.spent = bucket.spent, NOTHING
+            spent = bucket.tell()
             bucket.told = bucket.in_flight if bucket.concurrency_max else 0
             bucket.told_at_us = at_us
             found += (

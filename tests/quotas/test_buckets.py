@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.quotas.bucket import Bucket, Verdict
-from gateway.quotas.gcra import NOTHING, SECOND_US, Pace, arrive, pace_of
+from gateway.quotas.gcra import SECOND_US, Pace, arrive, pace_of
 
 INTERVAL_US = 50_000
 
@@ -21,9 +21,9 @@ class Shared:
 
     def exchange(self, bucket: Bucket, now_us: int, *, asks: int = 0) -> bool:
         """Tell and learn; returns whether one that asks passes."""
-        if bucket.spent.total_us:
-            self.tat_us = bucket.spent.on(self.tat_us)
-        bucket.spent = NOTHING
+        spent = bucket.tell()
+        if spent.total_us:
+            self.tat_us = spent.on(self.tat_us)
         passes = False
         if asks:
             after = arrive(self.tat_us, now_us, asks)
@@ -152,14 +152,30 @@ def test_what_is_known_to_be_too_much_is_refused_without_asking() -> None:
 
 
 def test_what_passes_while_an_exchange_is_under_way_comes_on_top_of_what_it_shows() -> None:
-    pace = pace_of(10, 5)
+    # Two in an interval.
+    pace = pace_of(40, 5)
     bucket = Bucket("c", "quota:{c}", pace, 0)
     bucket.admit(SECOND_US, pace.emission_us, unseen_us_max=INTERVAL_US)
     # It is told of, and another passes before the answer comes.
-    bucket.spent = NOTHING
+    bucket.tell()
     bucket.admit(SECOND_US, pace.emission_us, unseen_us_max=INTERVAL_US)
     bucket.learn(SECOND_US, pace.emission_us, 0)
     assert bucket.tat_us == SECOND_US + 2 * pace.emission_us
+
+
+def test_what_was_told_and_is_not_answered_is_as_unseen_as_what_was_not_told() -> None:
+    """However long an exchange takes, no more than an interval's work passes by what was known."""
+    pace = pace_of(20, 1)
+    bucket = Bucket("c", "quota:{c}", pace, 0)
+
+    def asks(now_us: int) -> Verdict:
+        return bucket.admit(now_us, pace.emission_us, unseen_us_max=INTERVAL_US)
+
+    assert asks(SECOND_US) is Verdict.PASS
+    assert bucket.tell().total_us == pace.emission_us
+    assert asks(2 * SECOND_US) is Verdict.WAIT
+    bucket.learn(2 * SECOND_US, 0, 0)
+    assert asks(2 * SECOND_US) is Verdict.PASS
 
 
 def test_while_redis_decides_about_a_bucket_nothing_else_of_it_passes() -> None:

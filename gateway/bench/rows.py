@@ -105,7 +105,7 @@ class Scale:
     subjects: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     revoked: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     in_flight: tuple[tuple[int, float], ...] = ((10, 0.02), (100, 0.1), (1_000, 1.0), (10_000, 8.0))
-    stored: tuple[int, ...] = (100_000, 500_000)
+    stored: tuple[int, ...] = (100_000, 400_000)
     seconds: float = 2.5
 
 

@@ -160,7 +160,8 @@ async def test_payments_are_counted_too_and_refused_before_anything_is_done(hous
         before = await count(house)
         replies = [await pay(key) for key in keys]
         passed = [one for one in replies if one.status != 429]
-        assert 2 <= len(passed) < 6, [one.status for one in replies]
+        # What was asked for under the limit before is owed still.
+        assert 1 <= len(passed) < 6, [one.status for one in replies]
         assert all(one.status in (201, 202) for one in passed), [one.raw for one in passed]
         assert await count(house) == before + len(passed)
     refused = keys[[one.status for one in replies].index(429)]

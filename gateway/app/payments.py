@@ -102,7 +102,8 @@ async def open_payments(
         hot_subject_s=settings.journal.hot_subject_s,
     )
     _expose(ground.metrics, journal)
-    reads, replays, sequences = Reads(pool), Replays(journal), Sequences(pool)
+    reads, sequences = Reads(pool), Sequences(pool)
+    replays = Replays(journal, reads)
     instructions = Instructions(core, ground.directory, ground.vault, ACCEPTOR)
     supply = Supply(pool, core, ground.directory)
     step_ups = StepUps(

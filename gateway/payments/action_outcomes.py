@@ -69,7 +69,9 @@ def _done(
     commission: Commission | None,
 ) -> tuple[Fact, Response]:
     move_action(action, "succeeded")
-    fact = Fact(payment, action=ActionFact(action))
+    # What the payment told until now is what it was answered with, unless that is kept already.
+    answered = (201, payment_json(payment, attempts))
+    fact = Fact(payment, response=answered, action=ActionFact(action))
     status = 200
     if action.kind == "capture":
         assert commission is not None, "a capture has a commission"

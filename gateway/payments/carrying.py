@@ -40,13 +40,13 @@ class Settled:
     """A payment after a fact about it was recorded, and what follows.
 
     Args:
-        body: the answer that was stored with the fact, if one was.
+        is_answer: whether the payment as it is now is the answer to whoever made it.
     """
 
     payment: Payment
     attempts: list[Attempt]
     following: Next
-    body: bytes | None = None
+    is_answer: bool = False
 
 
 class Carrier:
@@ -113,19 +113,20 @@ class Carrier:
             payment, attempts = settled.payment, settled.attempts
             if settled.following is Next.REVERSE:
                 payment, attempts = await self.reverse_open(payment, attempts)
-                return _response(payment, payment_json(payment, attempts))
+                return _told(payment, attempts)
             if settled.following is Next.NOTHING:
-                return await self._told(payment, attempts, settled.body, scope)
+                await failpoints.hit("before_answer")
+                return await self._answer(settled, scope)
 
-    async def _told(
-        self, payment: Payment, attempts: list[Attempt], body: bytes | None, scope: bytes
-    ) -> Response:
+    async def _answer(self, settled: Settled, scope: bytes) -> Response:
         """Answer what was stored: by this worker, or by whoever was first to know."""
-        await failpoints.hit("before_answer")
-        if body is None and scope:
+        payment = settled.payment
+        if scope and not settled.is_answer:
             stored = await self._journal.find_answer(scope)
-            body = stored.body if stored is not None else None
-        return _response(payment, body or payment_json(payment, attempts))
+            if stored is not None and stored.status is not None:
+                body = stored.body or await self._reads.answered(payment.id)
+                return _response(payment, stored.status, body)
+        return _told(payment, settled.attempts)
 
     async def _not_sent(self, payment: Payment, attempt: Attempt, scope: bytes) -> Response:
         """Fail a payment of which provably no byte left; its key may be used again."""
@@ -209,8 +210,7 @@ class Carrier:
             self._metrics.count("payments", fact.payment.status)
             took_s = (self._clock() - fact.payment.created_at_ms) / 1_000
             self._settled_s.of(fact.payment.scheme, fact.payment.status).observe(took_s)
-            body = fact.response[1] if fact.response else None
-            return Settled(fact.payment, after, step, body)
+            return Settled(fact.payment, after, step, is_answer=fact.response is not None)
         raise Unavailable("the payment is being settled elsewhere")
 
     async def settle(self, attempt: Attempt, result: Result, *, source: str, wait_s: float) -> None:
@@ -310,11 +310,14 @@ class Carrier:
 
 def accepted(payment: Payment, attempts: list[Attempt]) -> Response:
     """Answer 202: the payment goes on, and nobody can say yet how it ends."""
-    body = payment_json(payment, attempts)
-    return Response(202, body, (("Location", f"/v1/payments/{payment.id}"),))
+    return _response(payment, 202, payment_json(payment, attempts))
 
 
-def _response(payment: Payment, body: bytes) -> Response:
+def _told(payment: Payment, attempts: list[Attempt]) -> Response:
     """Answer 201 with a final status, 202 while nobody can say."""
     status = 202 if outcomes.is_in_doubt(payment) else 201
+    return _response(payment, status, payment_json(payment, attempts))
+
+
+def _response(payment: Payment, status: int, body: bytes) -> Response:
     return Response(status, body, (("Location", f"/v1/payments/{payment.id}"),))

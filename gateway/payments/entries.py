@@ -62,7 +62,8 @@ class Fact:
 
     Args:
         payment: as it is now; `version` is the one it was read at.
-        response: the answer to keep under its key, unless one is kept already.
+        response: the answer to keep under its key, unless one is kept already: its status, and its
+            body where the payment goes on to change; no body is what the payment tells from now on.
         attempts: those that changed, each with the seconds until recovery may look at it.
         sent: attempts about to be sent.
         entry: what is posted, if anything is.
@@ -73,7 +74,7 @@ class Fact:
     """
 
     payment: Payment
-    response: tuple[int, bytes] | None = None
+    response: tuple[int, bytes | None] | None = None
     attempts: list[tuple[Attempt, float]] = field(default_factory=list)
     sent: list[Attempt] = field(default_factory=list)
     entry: JournalEntry | None = None
@@ -93,7 +94,9 @@ ALL: Change = ()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is stored under an idempotency key. No status: the first is still running."""
+    """What is stored under an idempotency key. No status: the first is still running; a status and
+    no body: what the payment tells (`Reads.answered`).
+    """
 
     fingerprint: bytes
     object_id: str

@@ -28,7 +28,9 @@ from gateway.payments.model import (
 # How long nobody but the worker that sends may look at an attempt.
 SEND_LEASE_S = 30.0
 UNKNOWN_WAIT_S = 0.5
-_OK, _CREATED, _ACCEPTED = 200, 201, 202
+_CREATED, _ACCEPTED = 201, 202
+# It is told as it is now until an action changes it, which then keeps what was told.
+_TOLD_BY_PAYMENT = (_CREATED, None)
 _APPROVED_STATES = frozenset({"authorized", "captured"})
 
 
@@ -142,7 +144,7 @@ def _approved(
         entry = ledger.settled(payment, payment.id)
     fact = Fact(
         payment,
-        response=(_CREATED, payment_json(payment, attempts)),
+        response=_TOLD_BY_PAYMENT,
         attempts=[(moved, 0.0)],
         entry=entry,
         event=f"payment.{payment.status}",
@@ -174,7 +176,7 @@ def undo(
     payment.become(FAILED)
     fact = Fact(
         payment,
-        response=(_CREATED, payment_json(payment, after)),
+        response=_TOLD_BY_PAYMENT,
         attempts=[(one, 0.0) for one in changed],
         event="payment.failed",
         give_back=ALL,

@@ -1,10 +1,14 @@
 """Reads of payments for screens, recovery and settling, and the small writes beside the journal."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import asyncpg
 
 from gateway.kernel.ids import attempt_id, new_id
 from gateway.payments import store
-from gateway.payments.model import Action, Attempt, Payment
+from gateway.payments.model import Action, Attempt, Payment, payment_json
 
 
 class Reads:
@@ -28,16 +32,38 @@ class Reads:
             return await self._whole(store.GET_PAYMENT, payment_id)
         return await self._whole(store.GET_VISIBLE, payment_id, who)
 
+    async def answered(self, payment_id: str) -> bytes:
+        """Return the body that a payment was answered with: as it is told, until that is kept.
+
+        Raises LookupError.
+        """
+        async with self._moment() as connection:
+            row = await connection.fetchrow(store.GET_ANSWERED, payment_id)
+            if row is None:
+                raise LookupError(payment_id)
+            columns = dict(row)
+            kept: str | None = columns.pop("response_body")
+            if kept is not None:
+                return kept.encode()
+            payment = store.payment_of(columns)
+            return payment_json(payment, await store.read_whole(connection, payment))
+
     async def _whole(self, statement: str, *arguments: str) -> tuple[Payment, list[Attempt]] | None:
-        async with (
-            self._pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._moment() as connection:
             row = await connection.fetchrow(statement, *arguments)
             if row is None:
                 return None
             payment = store.payment_of(row)
             return payment, await store.read_whole(connection, payment)
+
+    @asynccontextmanager
+    async def _moment(self) -> AsyncIterator[Any]:
+        """Read as of one moment."""
+        async with (
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
 
     async def page(
         self, owner: str, *, before: str, status: str | None, limit: int

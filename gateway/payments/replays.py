@@ -4,6 +4,7 @@ from gateway.core import Core, Refusal, idempotency
 from gateway.kernel.http.messages import Request, Response
 from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.payments.journal import Journal
+from gateway.payments.reads import Reads
 
 _REPLAYED = ("Idempotent-Replayed", "true")
 
@@ -28,8 +29,9 @@ def key_of(core: Core, request: Request) -> tuple[bytes, bytes]:
 class Replays:
     """Finds the stored answer of a key, byte for byte."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, reads: Reads) -> None:
         self._journal = journal
+        self._reads = reads
 
     async def find(self, scope: bytes, fingerprint: bytes) -> Response | None:
         """Return the stored answer, or None when the key was never used.
@@ -43,14 +45,15 @@ class Replays:
             return None
         if stored.fingerprint != fingerprint:
             raise Problem("idempotency-key-reused", "Use a new key for a new request.")
-        if stored.status is None or stored.body is None:
+        if stored.status is None:
             raise Problem(
                 "idempotency-in-progress", "Wait, then repeat the request with the same key."
             )
         headers: tuple[tuple[str, str], ...] = (_REPLAYED,)
         if stored.object_id.startswith("pay_"):
             headers = (_REPLAYED, ("Location", f"/v1/payments/{stored.object_id}"))
-        return Response(stored.status, stored.body, headers)
+        body = stored.body or await self._reads.answered(stored.object_id)
+        return Response(stored.status, body, headers)
 
     async def answer(self, scope: bytes, fingerprint: bytes) -> Response:
         """Return the stored answer of a key that is known to be in use."""

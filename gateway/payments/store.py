@@ -31,6 +31,7 @@ tries,
 """
 
 GET_PAYMENT = f"SELECT {_PAYMENT_COLUMNS} FROM payments WHERE id = $1"
+GET_ANSWERED = f"SELECT {_PAYMENT_COLUMNS}, response_body FROM payments WHERE id = $1"
 # The owner, or the merchant the payment is with; anybody else's is not found.
 GET_VISIBLE = f"""
 SELECT {_PAYMENT_COLUMNS} FROM payments WHERE id = $1 AND (owner = $2 OR merchant_id = $2)
@@ -191,7 +192,7 @@ SELECT $4, payment_id, 'conflict', id::text, detail, 'open' FROM conflict
 """
 
 
-def payment_of(row: asyncpg.Record) -> Payment:
+def payment_of(row: asyncpg.Record | dict[str, Any]) -> Payment:
     """Return a payment from a row of `_PAYMENT_COLUMNS`."""
     values = dict(row)
     values["legs"] = [(one[0], one[1]) for one in msgspec.json.decode(values["legs"])]

@@ -245,6 +245,44 @@ async def test_an_action_is_done_once_a_key(house: House, scheme: str, kind: str
     assert len(rows) == 1, "one action was claimed"
 
 
+# What is told of a payment is written by the same rule whenever it is asked: also its text.
+TOLD = {
+    "description": "Choy, \u201cqora\u201d \u2014 \u0427\u043e\u0439 \U0001f375",
+    "metadata": {"b": '"quoted" \\ / ', "a": "\u00e9\u00a0", "": "1e400"},
+}
+AFTERWARDS: dict[str, list[tuple[str, Any]]] = {
+    "capture": [("capture", {"amount": 400_000}), ("refunds", {"amount": 1_000})],
+    "cancel": [("cancel", None)],
+    "refunds": [("refunds", {"amount": 1_000}), ("refunds", {"amount": 2_000})],
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", sorted(AFTERWARDS))
+async def test_a_payments_first_answer_outlives_what_changes_it(
+    house: House, scheme: str, kind: str
+) -> None:
+    """A repeat is answered as the first was, before an action, while it runs, and after each."""
+    capture = {} if kind == "refunds" else {"capture": "manual"}
+    body = house.purchase(26, scheme, fresh_amount()) | TOLD | capture
+    key = new_key()
+    first = await house.pay(26, body, key=key)
+    assert first.status == 201, first.raw
+    assert {name: first.body[name] for name in TOLD} == TOLD
+    assert_same(first, await house.pay(26, body, key=key))
+    told = first.body
+    for action, given in AFTERWARDS[kind]:
+        path = f"/v1/payments/{first.body['id']}/{action}"
+        done, *again = await asyncio.gather(
+            post(house, 26, path, given), *(house.pay(26, body, key=key) for _ in range(8))
+        )
+        assert done.status < 300, done.raw
+        for one in [*again, await house.pay(26, body, key=key)]:
+            assert_same(first, one)
+        before, told = told, await read(house, 26, first.body["id"])
+        assert told != before, "the payment is told as it is now"
+
+
 async def test_a_replay_comes_before_a_limit(own: House) -> None:
     """The stored 201 is answered though the limit is used up since."""
     key = new_key()

@@ -7,13 +7,15 @@ it. A place tells nothing else of a customer, and a thousandth of all customers 
 
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import lru_cache
-from struct import calcsize, iter_unpack
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 LENGTH = 26
-_CHANCE = "10s"
+_CHANCE_LENGTH = 16
+# One random byte makes one character: five of its bits, each as likely as the others.
+_CHARACTERS = (ALPHABET * 8).encode()
 
 
 def new_id(prefix: str, now_ms: int, place: str | None = None) -> str:
@@ -22,36 +24,36 @@ def new_id(prefix: str, now_ms: int, place: str | None = None) -> str:
     Args:
         place: two of those characters, for what lies where its customer does.
     """
-    pairs, chance = _PAIRS, _chance.next()
-    return (
-        f"{prefix}{_time_part(now_ms)}"
-        f"{place or pairs[chance >> 70]}{pairs[chance >> 60 & 1023]}{pairs[chance >> 50 & 1023]}"
-        f"{pairs[chance >> 40 & 1023]}{pairs[chance >> 30 & 1023]}{pairs[chance >> 20 & 1023]}"
-        f"{pairs[chance >> 10 & 1023]}{pairs[chance & 1023]}"
-    )
+    chance = _chance.next()
+    if place is None:
+        return f"{prefix}{_time_part(now_ms)}{chance}"
+    return f"{prefix}{_time_part(now_ms)}{place}{chance[2:]}"
 
 
 class _Chance:
-    """The system's random numbers, read many at a time: a call costs more than what it reads.
+    """Random characters, made for many ids at a time: a system call costs more than what it reads.
 
     Each is given out once, also when threads ask at the same time or the process has forked.
     """
 
-    READ = 400
+    MADE = 400
 
     def __init__(self) -> None:
-        self._numbers = iter_unpack(_CHANCE, b"")
+        self._made: Iterator[str] = iter(())
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Give out none of what was read."""
-        self._numbers = iter_unpack(_CHANCE, b"")
+        """Give out none of what was made."""
+        self._made = iter(())
 
-    def next(self) -> int:
-        """Return 80 random bits."""
-        while (number := next(self._numbers, None)) is None:
-            self._numbers = iter_unpack(_CHANCE, os.urandom(calcsize(_CHANCE) * self.READ))
-        return int.from_bytes(number[0], "big")
+    def next(self) -> str:
+        """Return 16 characters, 80 random bits."""
+        while (chance := next(self._made, None)) is None:
+            text = os.urandom(_CHANCE_LENGTH * self.MADE).translate(_CHARACTERS).decode("ascii")
+            self._made = iter(
+                [text[at : at + _CHANCE_LENGTH] for at in range(0, len(text), _CHANCE_LENGTH)]
+            )
+        return chance
 
 
 _chance = _Chance()

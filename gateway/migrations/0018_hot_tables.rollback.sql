@@ -1,3 +1,4 @@
+ALTER TABLE payments SET (fillfactor = 40);
 DO $$
 DECLARE
     one record;

@@ -21,10 +21,9 @@ from gateway.payments.model import (
     copy_of,
     move_action,
     move_attempt,
-    payment_json,
-    refund_json,
 )
 from gateway.payments.outcomes import UNKNOWN_WAIT_S
+from gateway.payments.views import payment_json, refund_json
 
 
 def conclude(

@@ -31,13 +31,7 @@ from gateway.payments.entries import VersionMoved
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
 from gateway.payments.kept import Kept
-from gateway.payments.model import (
-    REQUIRES_CAPTURE,
-    SUCCEEDED,
-    Action,
-    Attempt,
-    Payment,
-)
+from gateway.payments.model import REQUIRES_CAPTURE, SUCCEEDED, Action, Attempt, Payment
 from gateway.payments.reads import Reads
 from gateway.payments.replays import Replays, key_of
 from gateway.payments.store import Sequences

@@ -23,10 +23,11 @@ from gateway.payments.entries import ALL, Fact, VersionMoved
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
 from gateway.payments.kept import Kept
-from gateway.payments.model import FAILED, Attempt, Payment, payment_json
+from gateway.payments.model import FAILED, Attempt, Payment
 from gateway.payments.outcomes import Contradiction, Next
 from gateway.payments.reads import Reads
 from gateway.payments.store import Sequences
+from gateway.payments.views import payment_json
 
 log = structlog.get_logger("payments")
 

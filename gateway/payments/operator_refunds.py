@@ -19,10 +19,11 @@ from gateway.kernel.http.read import body_as
 from gateway.kernel.http.routes import Route
 from gateway.payments import store
 from gateway.payments.actions import Actions, NeedsTwo
-from gateway.payments.model import Payment, RefundView, refund_view
+from gateway.payments.bodies import AmountLeft, check_amount
+from gateway.payments.model import Payment
 from gateway.payments.reads import Reads
 from gateway.payments.replays import Replays, key_of
-from gateway.payments.routes import AmountLeft, check_amount
+from gateway.payments.views import RefundView, refund_view
 from gateway.proposals.model import Applied, Kind, Proposal, ProposalView, view_of
 from gateway.proposals.service import Proposals
 

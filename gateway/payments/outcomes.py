@@ -21,9 +21,9 @@ from gateway.payments.model import (
     absorb,
     copy_of,
     move_attempt,
-    payment_json,
     state_after,
 )
+from gateway.payments.views import payment_json
 
 # How long nobody but the worker that sends may look at an attempt.
 SEND_LEASE_S = 30.0

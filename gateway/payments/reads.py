@@ -8,7 +8,8 @@ import asyncpg
 
 from gateway.kernel.ids import attempt_id, new_id
 from gateway.payments import store
-from gateway.payments.model import Action, Attempt, Payment, payment_json
+from gateway.payments.model import Action, Attempt, Payment
+from gateway.payments.views import payment_json
 
 
 class Reads:

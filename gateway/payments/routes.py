@@ -1,9 +1,5 @@
 """HTTP in and out of payments."""
 
-from typing import Annotated, Literal
-
-import msgspec
-
 from gateway.core import Core, Refusal
 from gateway.kernel import scopes
 from gateway.kernel.http.admission import Priority
@@ -13,14 +9,35 @@ from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.http.read import body_as, no_body, optional_body_as, query_as
 from gateway.kernel.http.routes import Route
 from gateway.payments.actions import Actions
+from gateway.payments.bodies import (
+    CaptureBody,
+    ConfirmBody,
+    LimitsQuery,
+    ListQuery,
+    PaymentBody,
+    RefundBody,
+    TraceQuery,
+    check_amount,
+)
 from gateway.payments.callbacks import Callbacks
-from gateway.payments.model import PaymentView, RefundView, payment_json, payment_view, refund_view
 from gateway.payments.reads import Reads
 from gateway.payments.refusals import Refusals
 from gateway.payments.service import Payments
 from gateway.payments.step_up import Stated
 from gateway.payments.supply import Supply
 from gateway.payments.trace import TraceView, View, trace
+from gateway.payments.views import (
+    Accepted,
+    LimitsView,
+    PaymentPage,
+    PaymentView,
+    QuoteView,
+    RefundList,
+    RefundView,
+    payment_json,
+    payment_view,
+    refund_view,
+)
 
 _TAG = "payments"
 _OPERATOR_SCOPE = scopes.PAYMENTS_READ
@@ -42,149 +59,6 @@ _DECISION = (
     "commission-exceeds-amount",
     "limit-exceeded",
 )
-
-Status = Literal[
-    "requires_action", "processing", "requires_capture", "succeeded", "failed", "canceled"
-]
-Amount = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
-# Described only: its own problem is `invalid-amount`, not one of shape.
-AmountLeft = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": 10**15})]
-Party = Annotated[
-    dict[str, str],
-    msgspec.Meta(min_length=1, max_length=1, description="One of `card`, `pan` or `merchant`."),
-]
-Metadata = Annotated[
-    dict[Annotated[str, msgspec.Meta(max_length=40)], Annotated[str, msgspec.Meta(max_length=500)]],
-    msgspec.Meta(max_length=50),
-]
-
-
-class PaymentBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /v1/payments` takes; read by the core, described here."""
-
-    operation: Literal["purchase", "transfer", "payout"]
-    amount: Amount
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
-    destination: Party
-    source: Party | None = None
-    capture: Literal["automatic", "manual"] | None = None
-    description: Annotated[str, msgspec.Meta(max_length=255)] | None = None
-    purpose: Annotated[str, msgspec.Meta(pattern="^[0-9]{2}$")] | None = None
-    quote_id: Annotated[str, msgspec.Meta(max_length=4_096)] | None = None
-    metadata: Metadata | None = None
-
-
-class QuoteLine(msgspec.Struct):
-    component: str
-    kind: str
-    basis: int
-    exact: str
-    rounding: str
-    amount: int
-
-
-class QuoteCommission(msgspec.Struct):
-    total: int
-    payer: str
-    plan: str
-    version: int
-    lines: list[QuoteLine]
-
-
-class HeadroomView(msgspec.Struct):
-    policy: str
-    version: int
-    subject: str
-    window: str
-    currency: str
-    min_amount: int | None
-    max_amount: int | None
-    max_count: int | None
-    used_amount: int
-    used_count: int
-    remaining_amount: int | None
-    remaining_count: int | None
-    resets_at: str | None
-
-
-class QuoteView(msgspec.Struct):
-    quote_id: str
-    expires_at: str
-    amount: int
-    currency: str
-    commission: QuoteCommission
-    total_debit: int
-    total_credit: int
-    limits: list[HeadroomView]
-
-
-class LimitsView(msgspec.Struct):
-    card: str
-    operation: str
-    currency: str
-    remaining_amount: int | None
-    remaining_count: int | None
-    grows_at: str | None
-    limits: list[HeadroomView]
-
-
-class CaptureBody(msgspec.Struct, forbid_unknown_fields=True):
-    amount: AmountLeft | None = None
-
-
-class RefundBody(msgspec.Struct, forbid_unknown_fields=True):
-    amount: AmountLeft | None = None
-    reason: Annotated[str, msgspec.Meta(max_length=255)] | None = None
-
-
-class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The code, and what the app showed beside it: where that is not the payment, the code ends."""
-
-    code: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
-    amount: Amount | None = None
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] | None = None
-    destination: (
-        Annotated[
-            dict[str, str],
-            msgspec.Meta(
-                min_length=1, max_length=1, description="As the payment shows its `destination`."
-            ),
-        ]
-        | None
-    ) = None
-    nonce: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-
-    def __repr__(self) -> str:
-        return "ConfirmBody(...)"
-
-
-class PaymentPage(msgspec.Struct):
-    data: list[PaymentView]
-    next_cursor: str | None
-
-
-class RefundList(msgspec.Struct):
-    data: list[RefundView]
-    next_cursor: str | None
-
-
-class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    cursor: str | None = None
-    status: Status | None = None
-
-
-class LimitsQuery(msgspec.Struct, forbid_unknown_fields=True):
-    card: str
-    operation: Annotated[str, msgspec.Meta(pattern="^(purchase|transfer|payout)$")] = "purchase"
-
-
-class Accepted(msgspec.Struct):
-    received: bool
-
-
-class TraceQuery(msgspec.Struct, forbid_unknown_fields=True):
-    view: View | None = None
 
 
 class PaymentRoutes:
@@ -317,13 +191,6 @@ class PaymentRoutes:
         }
         await self._callbacks.receive(request.params["connector"], headers, request.body)
         return json_response(200, Accepted(True))
-
-
-def check_amount(amount: int | None) -> None:
-    """Refuse an amount out of range. Raises Problem `invalid-amount`."""
-    if amount is not None and not 1 <= amount <= 10**15:
-        detail = "Must be an integer of minor units from 1 to 10^15."
-        raise Problem("invalid-amount", detail, errors=(("/amount", detail),))
 
 
 def routes(handlers: PaymentRoutes, payments: Payments) -> list[Route]:

@@ -30,12 +30,7 @@ from gateway.payments.entries import (
 )
 from gateway.payments.instructions import Instructions
 from gateway.payments.journal import Journal
-from gateway.payments.model import (
-    PROCESSING,
-    REQUIRES_ACTION,
-    Attempt,
-    Payment,
-)
+from gateway.payments.model import PROCESSING, REQUIRES_ACTION, Attempt, Payment
 from gateway.payments.refusals import Refusals
 from gateway.payments.replays import Replays, key_of
 from gateway.payments.step_up import Stated, StepUps

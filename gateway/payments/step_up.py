@@ -35,9 +35,10 @@ from gateway.kernel.http.problems import Problem, RefusedByCore
 from gateway.kernel.ids import new_id, place_in
 from gateway.kernel.vault import Vault
 from gateway.payments import rows, statements, store
-from gateway.payments.model import REQUIRES_ACTION, Payment, destination_of, payment_json
+from gateway.payments.model import REQUIRES_ACTION, Payment
 from gateway.payments.replays import Replays
 from gateway.payments.trace_texts import amount_of
+from gateway.payments.views import destination_of, payment_json
 from gateway.settings import Identity
 
 log = structlog.get_logger("payments")

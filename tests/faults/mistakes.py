@@ -22,7 +22,7 @@ from gateway.payments.actions import Actions
 from gateway.payments.carrying import Carrier
 from gateway.payments.entries import ALL
 from gateway.payments.facts import FactLane
-from gateway.payments.model import FAILED, copy_of, payment_json
+from gateway.payments.model import FAILED, copy_of
 
 
 def capture_again() -> None:
@@ -86,7 +86,7 @@ def commit_unknown_is_failure() -> None:
         except Unavailable:
             payment = copy_of(payment)
             payment.become(FAILED)
-            return carrying._response(payment, payment_json(payment, attempts))
+            return carrying._told(payment, attempts)
 
     FactLane._look_up = give_up  # type: ignore[method-assign]
     Carrier.carry = carry  # type: ignore[method-assign]

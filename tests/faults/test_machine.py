@@ -207,7 +207,10 @@ class History:
             is_charged = "approved" in self.truth.values() and not self.has_lies
             assert not is_charged, "I5: headroom is given back for what is charged"
         if fact.response is not None:
-            shown = json.loads(fact.response[1])["status"]
+            body = fact.response[1]
+            is_settled = now in TERMINAL or now == "requires_capture"
+            assert (body is None) == is_settled, "what goes on to change is kept, and nothing else"
+            shown = json.loads(body)["status"] if body is not None else now
             assert shown == now, "what is told is not what is recorded"
         if now in TERMINAL or now == "requires_capture":
             assert not any(one.is_open for one in after), f"I4: {now} while a leg is in doubt"

@@ -138,7 +138,8 @@ class Webhooks(_Section, frozen=True):
     in_flight_per_endpoint_max: int
     endpoints_per_owner_max: int
     old_secret_signs_s: int
-    kept_days: int
+    kept_days: Annotated[int, msgspec.Meta(ge=1)]
+    days_ahead: Annotated[int, msgspec.Meta(ge=1, le=60)]
     ports: list[int]
     allow_private: bool
 

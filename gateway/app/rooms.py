@@ -31,6 +31,7 @@ from gateway.rules.what_if import WhatIfs
 from gateway.settings import SettingsError
 from gateway.webhooks.addresses import Policy
 from gateway.webhooks.client import Client
+from gateway.webhooks.days import EventDays
 from gateway.webhooks.delivery import Deliverer
 from gateway.webhooks.fanout import FanOut
 from gateway.webhooks.feed import Feed
@@ -114,6 +115,7 @@ def open_webhooks(ground: Ground, stack: AsyncExitStack) -> list[Route]:
     deliverer = Deliverer(
         pool=pool,
         fan_out=FanOut(pool, clock, kept_s=settings.kept_days * DAY_S),
+        days=EventDays(pool, ground.metrics, ahead=settings.days_ahead, kept=settings.kept_days),
         client=client,
         vault=ground.vault,
         clock=clock,

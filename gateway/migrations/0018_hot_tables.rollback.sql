@@ -1,3 +1,4 @@
+DROP FUNCTION sample_searched;
 ALTER TABLE payments SET (fillfactor = 40);
 DO $$
 DECLARE

@@ -2,6 +2,7 @@
 -- every column: JSON, answers and decisions are looked up by id and never searched. At a thousand
 -- payments a second autovacuum analyzes these tables every minute, and a payment waits meanwhile.
 
+-- Also for tables that are made while payments run.
 CREATE FUNCTION sample_searched(name regclass, searched text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     one record;
@@ -22,7 +23,6 @@ SELECT sample_searched('limit_states', '{subject}');
 SELECT sample_searched('entries', '{entry_id, line, currency, posted_at}');
 SELECT sample_searched('outbox', '{id, payment_id, created_at, xid}');
 SELECT sample_searched('decision_log', '{shard, seq, at}');
-DROP FUNCTION sample_searched;
 
 -- An outcome changes a row without making it longer, now that no answer is stored with it: half a
 -- page of rows leaves room for what becomes of each.

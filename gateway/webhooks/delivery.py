@@ -26,6 +26,7 @@ from gateway.kernel.metrics import Metrics
 from gateway.settings import Webhooks as WebhookSettings
 from gateway.webhooks import signing, store
 from gateway.webhooks.client import Client
+from gateway.webhooks.days import EventDays
 from gateway.webhooks.fanout import FanOut
 from gateway.webhooks.model import Delivery, Outcome, wait_s
 
@@ -64,6 +65,7 @@ class Deliverer:
         *,
         pool: asyncpg.Pool,
         fan_out: FanOut,
+        days: EventDays,
         client: Client,
         vault: Sealer,
         clock: Clock,
@@ -72,6 +74,7 @@ class Deliverer:
     ) -> None:
         self._pool = pool
         self._fan_out = fan_out
+        self._days = days
         self._client = client
         self._vault = vault
         self._clock = clock
@@ -101,6 +104,7 @@ class Deliverer:
             asyncio.create_task(self._forever(self._take_up, poll_s)),
             asyncio.create_task(self._forever(self._measure, _MEASURE_S)),
             asyncio.create_task(self._forever(self._prune, _PRUNE_S)),
+            asyncio.create_task(self._forever(self._days.keep, _PRUNE_S)),
         ]
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Fan-out: makes deliveries of events, in order, each once; and removes what is old.
+"""Fan-out: makes deliveries of events, in order, each once; and removes those that are old.
 
 One worker does it at a time, whichever comes first: the position up to which deliveries were made
 is a row that it locks and moves in the transaction that adds them. A worker that is killed leaves
@@ -42,7 +42,7 @@ class FanOut:
     """Makes deliveries.
 
     Args:
-        kept_s: how long events, and deliveries that ended, are kept.
+        kept_s: how long deliveries that ended are kept.
     """
 
     def __init__(self, pool: asyncpg.Pool, clock: Clock, *, kept_s: float) -> None:
@@ -102,15 +102,10 @@ class FanOut:
         return [list(column) for column in zip(*rows, strict=True)]
 
     async def prune(self) -> int:
-        """Remove events and ended deliveries that are older than they are kept."""
+        """Remove ended deliveries that are older than they are kept; return how many."""
         before = new_id("whd_", self._clock() - round(self._kept_s * 1_000))
-        total = 0
-        for statement, first in (
-            (store.PRUNE_DELIVERIES, before),
-            (store.PRUNE_EVENTS, self._kept_s),
-        ):
-            gone = _PRUNE_SIZE_MAX
-            while gone == _PRUNE_SIZE_MAX:
-                gone = await self._pool.fetchval(statement, first, _PRUNE_SIZE_MAX)
-                total += gone
+        total, gone = 0, _PRUNE_SIZE_MAX
+        while gone == _PRUNE_SIZE_MAX:
+            gone = await self._pool.fetchval(store.PRUNE_DELIVERIES, before, _PRUNE_SIZE_MAX)
+            total += gone
         return total

@@ -1,7 +1,6 @@
 """SQL of events, endpoints and deliveries.
 
-Of payments it reads the outbox, and of a payment whose it is; it writes to neither, but for the
-outbox's old rows, which it removes.
+Of payments it reads the outbox, and of a payment whose it is; it writes to neither.
 """
 
 import asyncpg
@@ -77,24 +76,6 @@ REBASE_POSITIONS = """
 UPDATE event_positions SET
     xid = CASE name WHEN 'fanned_out' THEN '1'::xid8 ELSE '0'::xid8 END,
     id = CASE name WHEN 'fanned_out' THEN 9223372036854775807 ELSE 0 END
-"""
-# $1 seconds they are kept, $2 how many at once.
-PRUNE_EVENTS = """
-WITH oldest AS (
-    SELECT o.xid, o.id, o.created_at FROM outbox o, event_positions p
-    WHERE p.name = 'fanned_out' AND (o.xid, o.id) <= (p.xid, p.id)
-    ORDER BY o.xid, o.id LIMIT $2
-), gone AS (
-    DELETE FROM outbox o USING oldest
-    WHERE o.xid = oldest.xid AND o.id = oldest.id
-      AND oldest.created_at < now() - $1 * interval '1 second'
-    RETURNING o.xid, o.id
-), noted AS (
-    UPDATE event_positions p SET xid = last.xid, id = last.id
-    FROM (SELECT xid, id FROM gone ORDER BY xid DESC, id DESC LIMIT 1) AS last
-    WHERE p.name = 'pruned' AND (p.xid, p.id) < (last.xid, last.id)
-)
-SELECT count(*) FROM gone
 """
 
 # Endpoints ---------------------------------------------------------------------------------

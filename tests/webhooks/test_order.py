@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from gateway.kernel.metrics import Metrics
 from gateway.kernel.vault import Vault
 from gateway.webhooks import feed, store
 from gateway.webhooks.addresses import Policy
+from gateway.webhooks.days import EventDays
 from gateway.webhooks.fanout import FanOut, settle_order
 from gateway.webhooks.feed import Feed, Listener
 from gateway.webhooks.model import WebhookEndpointBody, WebhookEndpointChange
@@ -27,7 +29,7 @@ from tests.identity.worker import VAULT_KEY, Hand
 from tests.services import MIGRATED, Services, fresh_database
 
 MERCHANT, OTHER, CUSTOMER = "mer_1", "mer_2", "usr_1"
-KEPT_S = 30 * 86_400.0
+KEPT_DAYS = 30
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class Desk:
     pool: asyncpg.Pool
     clock: Hand
     fan_out: FanOut
+    days: EventDays
     endpoints: Endpoints
     feed: Feed
 
@@ -94,7 +97,8 @@ async def desk(services: Services) -> AsyncIterator[Desk]:
             url=url,
             pool=pool,
             clock=clock,
-            fan_out=FanOut(pool, clock, kept_s=KEPT_S),
+            fan_out=FanOut(pool, clock, kept_s=KEPT_DAYS * 86_400.0),
+            days=EventDays(pool, Metrics(), ahead=7, kept=KEPT_DAYS),
             endpoints=Endpoints(
                 pool=pool,
                 vault=vault,
@@ -110,6 +114,22 @@ async def desk(services: Services) -> AsyncIterator[Desk]:
 async def endpoint(desk: Desk, owner: str = MERCHANT) -> str:
     """Add an endpoint."""
     return (await desk.endpoints.add(owner, WebhookEndpointBody(url="https://shop.example.uz/"))).id
+
+
+async def grow_old(desk: Desk, days: int, *, has_tables: bool = True) -> None:
+    """Let every event have happened so many days earlier, in the tables that those days had."""
+    dates = await desk.pool.fetch(
+        "SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date - $1::integer AS date FROM outbox",
+        days,
+    )
+    for date in [row["date"] for row in dates if has_tables]:
+        await desk.pool.execute(
+            f"CREATE TABLE IF NOT EXISTS outbox_{date:%Y%m%d} PARTITION OF outbox"
+            f" FOR VALUES FROM ('{date}') TO ('{date + timedelta(days=1)}')"
+        )
+    await desk.pool.execute(
+        "UPDATE outbox SET created_at = created_at - $1 * interval '1 day'", days
+    )
 
 
 async def drained(desk: Desk, listener: Listener) -> list[str]:
@@ -399,6 +419,7 @@ async def test_a_delivery_of_another_endpoint_is_not_found(desk: Desk) -> None:
 
 async def test_what_is_old_is_removed(desk: Desk) -> None:
     """Events and deliveries that ended, after thirty days; what waits, and what is young, stays."""
+    await desk.days.make()
     await endpoint(desk)
     old, waiting = await desk.payment(), await desk.payment()
     await desk.event(old)
@@ -407,17 +428,20 @@ async def test_what_is_old_is_removed(desk: Desk) -> None:
     for row in await desk.claim():
         if row["body"].find(old) >= 0:
             await desk.pool.execute(store.SUCCEED, [row["id"]], [row["tries"]], [200])
-    unread = await desk.payment()
-    await desk.event(unread)
-    assert await desk.fan_out.prune() == 0, "nothing is old yet"
+    assert (await desk.fan_out.prune(), await desk.days.drop()) == (0, 0), "nothing is old yet"
     listener = await desk.feed.join(CUSTOMER, None)
     place = listener.joined_at
-    await desk.pool.execute("UPDATE outbox SET created_at = now() - interval '31 days'")
+    await grow_old(desk, 31)
     desk.clock.advance(31 * 86_400)
-    assert await desk.fan_out.prune() == 3
+    unread, young = await desk.payment(), await desk.payment()
+    await desk.event(unread)
+    await grow_old(desk, 1)
+    await desk.event(young)
+    assert await desk.fan_out.prune() == 1
     assert await desk.made() == [(waiting, 2)]
-    rows = await desk.pool.fetch("SELECT payment_id FROM outbox")
-    assert [row["payment_id"] for row in rows] == [unread], "no delivery was made of it yet"
+    assert await desk.days.drop() > 0
+    rows = await desk.pool.fetch("SELECT payment_id FROM outbox ORDER BY xid, id")
+    assert [row["payment_id"] for row in rows] == [unread, young]
     with pytest.raises(Problem, match="invalid-cursor"):
         await desk.feed.join(CUSTOMER, ("1", 1))
     desk.feed.leave(listener)

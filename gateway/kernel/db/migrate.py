@@ -7,6 +7,8 @@ import yoyo
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "migrations"
 _LOCK_TIMEOUT_S = 60
+# Tables of days to come: made here too, for a database that no worker has run on for long.
+_MAKE_DAYS = "SELECT make_event_days()"
 
 
 def _backend(database_url: str) -> yoyo.backends.DatabaseBackend:
@@ -22,6 +24,8 @@ def apply(database_url: str, tell: Callable[[str], None]) -> int:
             for migration in pending:
                 tell(migration.id)
             backend.apply_migrations(pending)
+            with backend.transaction():
+                backend.execute(_MAKE_DAYS)
             return len(pending)
 
 

@@ -1,5 +1,7 @@
 //! The payment request: from strict JSON to types, with every fault pointed at.
 
+use std::borrow::Cow;
+
 use crate::json::{self, JsonError, Value};
 use crate::money::AMOUNT_MAX;
 use crate::pan::Pan;
@@ -123,20 +125,20 @@ pub fn read_payment(value: &Value<'_>) -> Result<PaymentRequest, Refusal> {
             "The body must be an object.",
         ));
     };
-    let mut reader = Reader {
-        members,
-        faults: Vec::new(),
-    };
-    reader.refuse_unknown();
+    let mut reader = Reader::of(members);
     let operation = reader.operation();
     let amount = reader.amount();
     let currency = reader.currency();
     let source = reader.source();
     let destination = reader.destination();
     let is_manual_capture = reader.capture();
-    let description = reader.text("description", DESCRIPTION_LENGTH_MAX);
+    let description = reader.text(
+        "description",
+        reader.members.description,
+        DESCRIPTION_LENGTH_MAX,
+    );
     let purpose = reader.purpose();
-    let quote_id = reader.text("quote_id", QUOTE_LENGTH_MAX);
+    let quote_id = reader.text("quote_id", reader.members.quote_id, QUOTE_LENGTH_MAX);
     let metadata = reader.metadata();
     reader.check_shape(
         operation,
@@ -164,6 +166,11 @@ pub fn read_payment(value: &Value<'_>) -> Result<PaymentRequest, Refusal> {
     })
 }
 
+/// Says it of characters; a text has no more of them than bytes, which need not be counted.
+fn has_at_most(length_max: usize, text: &str) -> bool {
+    text.len() <= length_max || text.chars().count() <= length_max
+}
+
 type Fault = (&'static str, FieldError);
 
 fn refusal_of(faults: Vec<Fault>) -> Refusal {
@@ -178,25 +185,65 @@ fn refusal_of(faults: Vec<Fault>) -> Refusal {
     }
 }
 
-struct Reader<'v, 'a> {
-    members: &'v [(std::borrow::Cow<'a, str>, Value<'a>)],
+/// The members by their names, each looked for once; null is the same as absent.
+#[derive(Default)]
+struct Members<'v> {
+    operation: Option<&'v Value<'v>>,
+    amount: Option<&'v Value<'v>>,
+    currency: Option<&'v Value<'v>>,
+    source: Option<&'v Value<'v>>,
+    destination: Option<&'v Value<'v>>,
+    capture: Option<&'v Value<'v>>,
+    description: Option<&'v Value<'v>>,
+    purpose: Option<&'v Value<'v>>,
+    quote_id: Option<&'v Value<'v>>,
+    metadata: Option<&'v Value<'v>>,
+}
+
+impl<'v> Members<'v> {
+    fn place_of(&mut self, name: &str) -> Option<&mut Option<&'v Value<'v>>> {
+        Some(match name {
+            "operation" => &mut self.operation,
+            "amount" => &mut self.amount,
+            "currency" => &mut self.currency,
+            "source" => &mut self.source,
+            "destination" => &mut self.destination,
+            "capture" => &mut self.capture,
+            "description" => &mut self.description,
+            "purpose" => &mut self.purpose,
+            "quote_id" => &mut self.quote_id,
+            "metadata" => &mut self.metadata,
+            _ => return None,
+        })
+    }
+}
+
+struct Reader<'v> {
+    members: Members<'v>,
     faults: Vec<Fault>,
 }
 
-const MEMBERS: [&str; 10] = [
-    "operation",
-    "amount",
-    "currency",
-    "source",
-    "destination",
-    "capture",
-    "description",
-    "purpose",
-    "quote_id",
-    "metadata",
-];
+impl<'v> Reader<'v> {
+    /// Refuses what cannot be set, and what is not known.
+    fn of(members: &'v [(Cow<'v, str>, Value<'v>)]) -> Self {
+        let mut reader = Self {
+            members: Members::default(),
+            faults: Vec::new(),
+        };
+        for (name, value) in members {
+            if let Some(place) = reader.members.place_of(name) {
+                *place = Some(value).filter(|value| !matches!(value, Value::Null));
+                continue;
+            }
+            let (slug, detail) = match READ_ONLY.contains(&name.as_ref()) {
+                true => ("read-only-member", "This member cannot be set."),
+                false => ("unknown-member", "This member is not known."),
+            };
+            reader.fault(slug, &json::pointer_of(&[name]), detail);
+        }
+        reader
+    }
 
-impl<'v> Reader<'v, '_> {
     fn fault(&mut self, slug: &'static str, pointer: &str, detail: &str) {
         let error = FieldError {
             pointer: pointer.to_owned(),
@@ -205,30 +252,8 @@ impl<'v> Reader<'v, '_> {
         self.faults.push((slug, error));
     }
 
-    /// The member, where null is the same as absent.
-    fn get(&self, name: &str) -> Option<&'v Value<'v>> {
-        let found = self
-            .members
-            .iter()
-            .find(|(seen, _)| seen == name)
-            .map(|(_, value)| value);
-        found.filter(|value| **value != Value::Null)
-    }
-
-    fn refuse_unknown(&mut self) {
-        for (name, _) in self.members {
-            if READ_ONLY.contains(&name.as_ref()) {
-                let pointer = json::pointer_of(&[name]);
-                self.fault("read-only-member", &pointer, "This member cannot be set.");
-            } else if !MEMBERS.contains(&name.as_ref()) {
-                let pointer = json::pointer_of(&[name]);
-                self.fault("unknown-member", &pointer, "This member is not known.");
-            }
-        }
-    }
-
     fn operation(&mut self) -> Option<&'static str> {
-        let operation = match self.get("operation") {
+        let operation = match self.members.operation {
             Some(Value::Text(text)) => crate::rules::OPERATIONS
                 .into_iter()
                 .find(|known| known == text),
@@ -242,7 +267,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn amount(&mut self) -> Option<i64> {
-        let text = match self.get("amount") {
+        let text = match self.members.amount {
             Some(Value::Number(text)) => text,
             Some(_) => {
                 self.fault("schema-violation", "/amount", "Must be a JSON integer.");
@@ -264,7 +289,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn currency(&mut self) -> Option<String> {
-        match self.get("currency") {
+        match self.members.currency {
             Some(Value::Text(text))
                 if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) =>
             {
@@ -286,19 +311,20 @@ impl<'v> Reader<'v, '_> {
         }
     }
 
-    /// The one member of an object that names a party.
-    fn party(&mut self, name: &str, allowed: &[&str]) -> Option<(String, String)> {
-        let Some(Value::Object(members)) = self.get(name) else {
-            if self.get(name).is_some() {
-                let pointer = json::pointer_of(&[name]);
-                self.fault("schema-violation", &pointer, "Must be an object.");
-            }
+    /// The one member of an object that names a party: what it is of, and its text.
+    fn party(
+        &mut self,
+        name: &str,
+        party: Option<&'v Value<'v>>,
+        allowed: &[&str],
+    ) -> Option<(&'v str, &'v str)> {
+        let Value::Object(members) = party? else {
+            let pointer = json::pointer_of(&[name]);
+            self.fault("schema-violation", &pointer, "Must be an object.");
             return None;
         };
         match members.as_slice() {
-            [(kind, Value::Text(id))] if allowed.contains(&kind.as_ref()) => {
-                Some((kind.clone().into_owned(), id.clone().into_owned()))
-            }
+            [(kind, Value::Text(id))] if allowed.contains(&kind.as_ref()) => Some((kind, id)),
             [(kind, _)] if allowed.contains(&kind.as_ref()) => {
                 let pointer = json::pointer_of(&[name, kind.as_ref()]);
                 self.fault("schema-violation", &pointer, "Must be text.");
@@ -319,21 +345,21 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn source(&mut self) -> Option<String> {
-        let (_, id) = self.party("source", &["card"])?;
+        let (_, id) = self.party("source", self.members.source, &["card"])?;
         self.id_of(id, "card_", "/source/card")
     }
 
     fn destination(&mut self) -> Option<Destination> {
-        if self.get("destination").is_none() {
+        let party = self.members.destination;
+        if party.is_none() {
             self.fault(
                 "schema-violation",
                 "/destination",
                 "A destination is needed.",
             );
-            return None;
         }
-        let (kind, id) = self.party("destination", &["merchant", "card", "pan"])?;
-        match kind.as_str() {
+        let (kind, id) = self.party("destination", party, &["merchant", "card", "pan"])?;
+        match kind {
             "merchant" => self
                 .id_of(id, "mer_", "/destination/merchant")
                 .map(Destination::Merchant),
@@ -341,7 +367,7 @@ impl<'v> Reader<'v, '_> {
                 .id_of(id, "card_", "/destination/card")
                 .map(Destination::Card),
             _ => {
-                let pan = Pan::new(id);
+                let pan = Pan::new(id.to_owned());
                 if pan.is_none() {
                     let detail = "Must be 12 to 19 digits with a valid check digit.";
                     self.fault("invalid-pan", "/destination/pan", detail);
@@ -351,7 +377,7 @@ impl<'v> Reader<'v, '_> {
         }
     }
 
-    fn id_of(&mut self, id: String, prefix: &str, pointer: &str) -> Option<String> {
+    fn id_of(&mut self, id: &str, prefix: &str, pointer: &str) -> Option<String> {
         let is_ours = id.len() <= ID_LENGTH_MAX
             && id.strip_prefix(prefix).is_some_and(|rest| {
                 !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -360,11 +386,11 @@ impl<'v> Reader<'v, '_> {
             // The same answer as for one that is not known, or is another's.
             self.fault("not-found", pointer, "There is no such card or merchant.");
         }
-        is_ours.then_some(id)
+        is_ours.then(|| id.to_owned())
     }
 
     fn capture(&mut self) -> bool {
-        match self.get("capture") {
+        match self.members.capture {
             None => false,
             Some(Value::Text(text)) if text == "automatic" => false,
             Some(Value::Text(text)) if text == "manual" => true,
@@ -379,11 +405,16 @@ impl<'v> Reader<'v, '_> {
         }
     }
 
-    fn text(&mut self, name: &str, length_max: usize) -> Option<String> {
+    fn text(
+        &mut self,
+        name: &str,
+        value: Option<&'v Value<'v>>,
+        length_max: usize,
+    ) -> Option<String> {
         let pointer = || json::pointer_of(&[name]);
-        match self.get(name) {
+        match value {
             None => None,
-            Some(Value::Text(text)) if text.chars().count() <= length_max => {
+            Some(Value::Text(text)) if has_at_most(length_max, text) => {
                 Some(text.clone().into_owned())
             }
             Some(Value::Text(_)) => {
@@ -399,7 +430,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn purpose(&mut self) -> Option<String> {
-        let purpose = self.text("purpose", 2)?;
+        let purpose = self.text("purpose", self.members.purpose, 2)?;
         let is_code = purpose.len() == 2 && purpose.bytes().all(|byte| byte.is_ascii_digit());
         if !is_code {
             self.fault("schema-violation", "/purpose", "Must be two digits.");
@@ -408,7 +439,7 @@ impl<'v> Reader<'v, '_> {
     }
 
     fn metadata(&mut self) -> Vec<u8> {
-        let Some(value) = self.get("metadata") else {
+        let Some(value) = self.members.metadata else {
             return b"{}".to_vec();
         };
         let Value::Object(members) = value else {
@@ -426,8 +457,8 @@ impl<'v> Reader<'v, '_> {
             let pointer = || json::pointer_of(&["metadata", name.as_ref()]);
             match value {
                 Value::Text(text)
-                    if name.chars().count() <= METADATA_NAME_LENGTH_MAX
-                        && text.chars().count() <= METADATA_VALUE_LENGTH_MAX => {}
+                    if has_at_most(METADATA_NAME_LENGTH_MAX, name)
+                        && has_at_most(METADATA_VALUE_LENGTH_MAX, text) => {}
                 Value::Text(_) => {
                     let detail = "Names may have 40 characters at most, values 500.";
                     self.fault("too-long", &pointer(), detail);
@@ -454,7 +485,7 @@ impl<'v> Reader<'v, '_> {
             let detail = "A purchase goes to a merchant; a transfer or a payout to a card.";
             self.fault("schema-violation", "/destination", detail);
         }
-        let has_source = self.get("source").is_some();
+        let has_source = self.members.source.is_some();
         if operation == "payout" && has_source {
             let detail = "A payout is paid by the merchant that asks; it has no source.";
             self.fault("schema-violation", "/source", detail);

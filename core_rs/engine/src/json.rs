@@ -44,6 +44,7 @@ impl JsonError {
     }
 }
 
+/// A text, or a member's name, is borrowed from the document when it has no escape there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
     Null,
@@ -88,7 +89,8 @@ struct Parser<'a> {
 #[derive(Default)]
 struct Names {
     places: HashTable<usize>,
-    hasher: RandomState,
+    /// Made when there are more than a few.
+    hasher: Option<RandomState>,
 }
 
 impl Names {
@@ -98,6 +100,7 @@ impl Names {
             return members.iter().any(|(seen, _)| seen == name);
         }
         let Self { places, hasher } = self;
+        let hasher = hasher.get_or_insert_with(RandomState::new);
         let hash_at = |place: &usize| hasher.hash_one(members[*place].0.as_ref());
         while places.len() < members.len() {
             let place = places.len();
@@ -195,7 +198,10 @@ impl<'a> Parser<'a> {
                 return Err(JsonError::Duplicate { pointer });
             }
             self.skip_space();
-            self.expect(":")?;
+            if self.peek() != Some(b':') {
+                return Err(JsonError::Malformed);
+            }
+            self.at += 1;
             let value = self.value().map_err(|error| error.within(&name))?;
             members.push((name, value));
             if !self.goes_on(b'}')? {
@@ -283,10 +289,9 @@ impl<'a> Parser<'a> {
 
     /// Text up to a quote, a backslash, a control character or the end.
     fn plain_run(&mut self) -> &'a str {
-        let rest = &self.text[self.at..];
-        let run = &rest[..plain_length(rest.as_bytes())];
-        self.at += run.len();
-        run
+        let start = self.at;
+        self.at += plain_length(&self.text.as_bytes()[start..]);
+        &self.text[start..self.at]
     }
 
     fn escape(&mut self) -> Result<char, JsonError> {
@@ -390,11 +395,19 @@ pub fn is_forbidden(character: char) -> bool {
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Whether a document is ASCII and escapes nothing, as most are: none of its texts can hold a
+/// forbidden character then, since the controls below 0x20 stand in no text as they are.
+pub fn is_harmless(document: &[u8]) -> bool {
+    // No early end, so that bytes are looked at many at a time.
+    document
+        .iter()
+        .fold(true, |all, byte| all & (*byte < 0x7f) & (*byte != b'\\'))
+}
+
 /// The pointer of the first text, or member name, that holds a forbidden character.
 pub fn find_forbidden(value: &Value<'_>) -> Option<String> {
     let is_bad = |text: &str| {
-        // Most text is printable ASCII and nothing else; no early end, so that bytes are looked at
-        // many at a time.
+        // Most text is printable ASCII and nothing else.
         let is_printable = |all, byte| all & (0x20..0x7f).contains(&byte);
         !text.bytes().fold(true, is_printable) && text.chars().any(is_forbidden)
     };

@@ -1,5 +1,7 @@
 //! The one form of a document by which two are the same request (RFC 8785).
 
+use std::borrow::Cow;
+
 use super::{plain_length, Value};
 
 /// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
@@ -29,15 +31,8 @@ fn write_canonical(value: &Value<'_>, out: &mut Vec<u8>) {
             out.push(b']');
         }
         Value::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            // Of ASCII the bytes are in the same order, and compared sooner.
-            if members.iter().all(|(name, _)| name.is_ascii()) {
-                sorted.sort_by(|left, right| left.0.cmp(&right.0));
-            } else {
-                sorted.sort_by(|left, right| left.0.encode_utf16().cmp(right.0.encode_utf16()));
-            }
             out.push(b'{');
-            for (index, (name, member)) in sorted.into_iter().enumerate() {
+            for (index, (_, (name, member))) in sorted(members).into_iter().enumerate() {
                 if index > 0 {
                     out.push(b',');
                 }
@@ -50,8 +45,46 @@ fn write_canonical(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_text(text: &str, out: &mut Vec<u8>) {
+type Member<'a> = (Cow<'a, str>, Value<'a>);
+
+/// Members in their order, each with the front of its name.
+fn sorted<'v, 'a>(members: &'v [Member<'a>]) -> Vec<(u64, &'v Member<'a>)> {
+    let mut sorted: Vec<_> = members
+        .iter()
+        .map(|member| (front_of(&member.0), member))
+        .collect();
+    // Of ASCII the bytes are in the same order, and compared sooner: mostly by their fronts alone.
+    if members.iter().all(|(name, _)| name.is_ascii()) {
+        sorted.sort_by(|(left, one), (right, other)| {
+            left.cmp(right).then_with(|| one.0.cmp(&other.0))
+        });
+    } else {
+        let units = |member: &'v Member<'a>| member.0.encode_utf16();
+        sorted.sort_by(|(_, one), (_, other)| units(one).cmp(units(other)));
+    }
+    sorted
+}
+
+/// The first bytes of a name as a number of the same order; a shorter name is followed by zeros,
+/// below every byte.
+fn front_of(name: &str) -> u64 {
+    let mut front = [0; 8];
+    for (place, byte) in front.iter_mut().zip(name.as_bytes()) {
+        *place = *byte;
+    }
+    u64::from_be_bytes(front)
+}
+
+#[expect(clippy::ptr_arg, reason = "that it is borrowed says something of it")]
+fn write_text(text: &Cow<'_, str>, out: &mut Vec<u8>) {
     out.push(b'"');
+    if let Cow::Borrowed(plain) = text {
+        // It stood like this in a document, and needs no escape here either.
+        debug_assert_eq!(plain.len(), plain_length(plain.as_bytes()));
+        out.extend_from_slice(plain.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut rest = text.as_bytes();
     loop {
         let (plain, after) = rest.split_at(plain_length(rest));

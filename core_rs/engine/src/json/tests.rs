@@ -97,6 +97,48 @@ fn the_first_forbidden_character_is_pointed_at() {
 }
 
 #[test]
+fn a_document_is_harmless_when_no_text_of_it_need_be_looked_at() {
+    for (body, expected) in [
+        ("{\"a\": [1, \"~ !\"],\r\n\t\"b\": null}", true),
+        ("{\"a\": \"\u{7f}\"}", false),
+        ("{\"a\": \"\\u0000\"}", false),
+        ("{\"\u{202e}\": 1}", false),
+        ("{\"a\": \"\u{9f}\"}", false),
+    ] {
+        assert_eq!(expected, is_harmless(body.as_bytes()), "{body:?}");
+    }
+}
+
+#[test]
+fn members_are_ordered_by_whole_names() {
+    // Alike in their first eight bytes and beyond; a name ends before the one that goes on.
+    let ordered = [
+        "",
+        "\0",
+        "a",
+        "a\0",
+        "aa",
+        "abcdefg",
+        "abcdefg\0",
+        "abcdefgh",
+        "abcdefgha",
+        "abcdefghb",
+        "abcdefgi",
+        "b",
+    ];
+    let members = ordered
+        .iter()
+        .rev()
+        .map(|name| ((*name).to_owned().into(), Value::Null));
+    let written = canonical(&Value::Object(members.collect()));
+    let Ok(Value::Object(read)) = parse(&written) else {
+        panic!("it is an object");
+    };
+    let names: Vec<&str> = read.iter().map(|(name, _)| name.as_ref()).collect();
+    assert_eq!(ordered.as_slice(), names);
+}
+
+#[test]
 fn forbidden_are_controls_and_what_cannot_be_seen() {
     let forbidden: Vec<(u32, u32)> = vec![
         (0x00, 0x1f),

@@ -61,6 +61,10 @@ impl Factor {
     }
 
     fn divided(self, amount_minor: i64, add: i128) -> Result<i64, RateError> {
+        // Nearly every limit is in the payment's currency; division of 128 bits is a routine.
+        if self == Self::ONE {
+            return Ok(amount_minor);
+        }
         let exact = i128::from(amount_minor)
             .checked_mul(self.numerator)
             .and_then(|product| product.checked_add(add))

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::text::{digits_of, NUMBER_DIGITS_MAX};
 use crate::window::civil_of_second;
 
 /// Says which by name, never by value.
@@ -96,18 +97,9 @@ fn put_all(parts: &[&str], out: &mut Vec<u8>) {
     }
 }
 
-fn put_number(mut number: usize, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = digit(number % 10);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+fn put_number(number: usize, out: &mut Vec<u8>) {
+    let mut room = [0; NUMBER_DIGITS_MAX];
+    out.extend_from_slice(digits_of(number as u64, &mut room).as_bytes());
 }
 
 fn digit(of: usize) -> u8 {

@@ -1,5 +1,7 @@
 //! What the bank charges: every component exact, rounded once by its named rule.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -41,7 +43,7 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commission {
     pub total: i64,
-    pub payer: String,
+    pub payer: Cow<'static, str>,
     pub plan: String,
     pub version: u32,
     pub lines: Vec<Line>,
@@ -72,7 +74,11 @@ impl Commission {
 
 /// Computes `plan` on `amount_minor`.
 pub fn compute(plan: &Plan, amount_minor: i64) -> Result<Commission, CommissionError> {
-    let mut lines = Vec::with_capacity(plan.components.len() * 2);
+    let with_vat = plan
+        .components
+        .iter()
+        .filter(|it| it.vat_millionths.is_some());
+    let mut lines = Vec::with_capacity(plan.components.len() + with_vat.count());
     let mut total = 0;
     for component in &plan.components {
         let line = component_line(component, amount_minor)?;
@@ -96,7 +102,7 @@ pub fn compute(plan: &Plan, amount_minor: i64) -> Result<Commission, CommissionE
     }
     Ok(Commission {
         total,
-        payer: plan.payer.name().to_owned(),
+        payer: Cow::Borrowed(plan.payer.name()),
         plan: plan.id.clone(),
         version: plan.version,
         lines,
@@ -127,7 +133,7 @@ fn component_line(component: &Component, basis: i64) -> Result<Line, CommissionE
         component: component.name.clone(),
         kind,
         basis,
-        exact: exact.to_string(),
+        exact: exact.text(),
         rounding: component.rounding,
         amount: rounded.clamp(component.min_minor, component.max_minor),
     })
@@ -179,7 +185,7 @@ fn vat_line(
         component: component.name.clone(),
         kind: LineKind::Vat,
         basis,
-        exact: exact.to_string(),
+        exact: exact.text(),
         rounding: component.rounding,
         amount: exact.rounded(component.rounding)?,
     })

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text::push_number;
+
 /// The largest amount accepted from outside, in minor units.
 pub const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 
@@ -76,14 +78,24 @@ impl Exact {
     fn reduced(self) -> Self {
         let divisor = greatest_common_divisor(self.numerator, self.denominator).max(1);
         Self {
-            numerator: self.numerator / divisor,
-            denominator: self.denominator / divisor,
+            numerator: divided(self.numerator, divisor).0,
+            denominator: divided(self.denominator, divisor).0,
         }
     }
 
+    /// `"7"` or `"15/2"`.
+    pub fn text(self) -> String {
+        let mut text = String::with_capacity(24);
+        push_number(self.numerator, &mut text);
+        if self.denominator != 1 {
+            text.push('/');
+            push_number(self.denominator, &mut text);
+        }
+        text
+    }
+
     pub fn rounded(self, rounding: Rounding) -> Result<i64, MoneyError> {
-        let quotient = self.numerator.div_euclid(self.denominator);
-        let remainder = self.numerator.rem_euclid(self.denominator);
+        let (quotient, remainder) = divided(self.numerator, self.denominator);
         let twice = remainder.checked_mul(2).ok_or(MoneyError::Overflow)?;
         let goes_up = match rounding {
             Rounding::Down => false,
@@ -97,22 +109,30 @@ impl Exact {
     }
 }
 
-/// `"7"` or `"15/2"`.
-impl std::fmt::Display for Exact {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.denominator == 1 {
-            write!(formatter, "{}", self.numerator)
-        } else {
-            write!(formatter, "{}/{}", self.numerator, self.denominator)
-        }
+/// Quotient and remainder. Nearly every amount fits 64 bits, and is divided by the processor; what
+/// does not is divided by a routine.
+fn divided(value: i128, by: i128) -> (i128, i128) {
+    match (u64::try_from(value), u64::try_from(by)) {
+        (Ok(value), Ok(by)) => (i128::from(value / by), i128::from(value % by)),
+        _ => (value.div_euclid(by), value.rem_euclid(by)),
     }
 }
 
 pub fn greatest_common_divisor(mut left: i128, mut right: i128) -> i128 {
     while right != 0 {
+        if let (Ok(left), Ok(right)) = (u64::try_from(left), u64::try_from(right)) {
+            return i128::from(greatest_common_divisor_of_64(left, right));
+        }
         (left, right) = (right, left % right);
     }
     left.abs()
+}
+
+fn greatest_common_divisor_of_64(mut left: u64, mut right: u64) -> u64 {
+    while right != 0 {
+        (left, right) = (right, left % right);
+    }
+    left
 }
 
 pub fn add(left: i64, right: i64) -> Result<i64, MoneyError> {

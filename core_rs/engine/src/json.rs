@@ -53,8 +53,11 @@ pub enum Value<'a> {
     Number(&'a str),
     Text(Cow<'a, str>),
     Array(Vec<Value<'a>>),
-    Object(Vec<(Cow<'a, str>, Value<'a>)>),
+    Object(Vec<Member<'a>>),
 }
+
+/// A name and its value.
+pub type Member<'a> = (Cow<'a, str>, Value<'a>);
 
 pub fn parse(body: &[u8]) -> Result<Value<'_>, JsonError> {
     let text = std::str::from_utf8(body).map_err(|_| JsonError::Encoding)?;
@@ -66,7 +69,8 @@ pub fn parse(body: &[u8]) -> Result<Value<'_>, JsonError> {
         at: 0,
         depth: 0,
     };
-    let value = parser.value()?;
+    let mut value = Value::Null;
+    parser.value(&mut value)?;
     parser.skip_space();
     if parser.at == text.len() {
         Ok(value)
@@ -95,7 +99,7 @@ struct Names {
 
 impl Names {
     /// Whether `members` have the name already. Asked once of each, before it is added.
-    fn has(&mut self, members: &[(Cow<'_, str>, Value<'_>)], name: &str) -> bool {
+    fn has(&mut self, members: &[Member<'_>], name: &str) -> bool {
         if members.len() < FEW_MEMBERS {
             return members.iter().any(|(seen, _)| seen == name);
         }
@@ -133,19 +137,22 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Reads a value into its place: handed back, it would be copied at every level.
+    ///
     /// Recursion is bounded by [`DEPTH_MAX`].
-    fn value(&mut self) -> Result<Value<'a>, JsonError> {
+    fn value(&mut self, place: &mut Value<'a>) -> Result<(), JsonError> {
         self.skip_space();
         match self.peek() {
-            Some(b'{') => self.object(),
-            Some(b'[') => self.array(),
-            Some(b'"') => self.string().map(Value::Text),
-            Some(b't') => self.expect("true").map(|()| Value::Bool(true)),
-            Some(b'f') => self.expect("false").map(|()| Value::Bool(false)),
-            Some(b'n') => self.expect("null").map(|()| Value::Null),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => Err(JsonError::Malformed),
+            Some(b'{') => *place = Value::Object(self.object()?),
+            Some(b'[') => *place = Value::Array(self.array()?),
+            Some(b'"') => *place = Value::Text(self.string()?),
+            Some(b't') => *place = self.expect("true").map(|()| Value::Bool(true))?,
+            Some(b'f') => *place = self.expect("false").map(|()| Value::Bool(false))?,
+            Some(b'n') => *place = self.expect("null").map(|()| Value::Null)?,
+            Some(b'-' | b'0'..=b'9') => *place = Value::Number(self.number()?),
+            _ => return Err(JsonError::Malformed),
         }
+        Ok(())
     }
 
     /// Steps into an object or array, past its bracket; says whether it is empty, and then also
@@ -180,12 +187,12 @@ impl<'a> Parser<'a> {
         Ok(goes_on)
     }
 
-    fn object(&mut self) -> Result<Value<'a>, JsonError> {
+    fn object(&mut self) -> Result<Vec<Member<'a>>, JsonError> {
         if self.enter(b'}')? {
-            return Ok(Value::Object(Vec::new()));
+            return Ok(Vec::new());
         }
         // As many as a request's body has.
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(8);
+        let mut members: Vec<Member<'a>> = Vec::with_capacity(8);
         let mut names = Names::default();
         loop {
             self.skip_space();
@@ -202,32 +209,33 @@ impl<'a> Parser<'a> {
                 return Err(JsonError::Malformed);
             }
             self.at += 1;
-            let value = self.value().map_err(|error| error.within(&name))?;
+            let mut value = Value::Null;
+            let read = self.value(&mut value);
+            read.map_err(|error| error.within(&name))?;
             members.push((name, value));
             if !self.goes_on(b'}')? {
-                return Ok(Value::Object(members));
+                return Ok(members);
             }
         }
     }
 
-    fn array(&mut self) -> Result<Value<'a>, JsonError> {
+    fn array(&mut self) -> Result<Vec<Value<'a>>, JsonError> {
         let mut items = Vec::new();
         if self.enter(b']')? {
-            return Ok(Value::Array(items));
+            return Ok(items);
         }
         loop {
-            let index = items.len();
-            let item = self
-                .value()
-                .map_err(|error| error.within(&index.to_string()))?;
+            let mut item = Value::Null;
+            let read = self.value(&mut item);
+            read.map_err(|error| error.within(&items.len().to_string()))?;
             items.push(item);
             if !self.goes_on(b']')? {
-                return Ok(Value::Array(items));
+                return Ok(items);
             }
         }
     }
 
-    fn number(&mut self) -> Result<Value<'a>, JsonError> {
+    fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -248,7 +256,7 @@ impl<'a> Parser<'a> {
             }
             self.some_digits()?;
         }
-        Ok(Value::Number(&self.text[start..self.at]))
+        Ok(&self.text[start..self.at])
     }
 
     fn digits(&mut self) {
@@ -266,19 +274,28 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         self.at += 1;
+        let start = self.at;
         let plain = self.plain_run();
         if self.peek() == Some(b'"') {
             self.at += 1;
             return Ok(Cow::Borrowed(plain));
         }
-        let mut owned = String::from(plain);
+        self.at = start;
+        self.escaped().map(Cow::Owned)
+    }
+
+    /// A text that is not all plain, after its opening quote.
+    #[inline(never)]
+    fn escaped(&mut self) -> Result<String, JsonError> {
+        let mut owned = String::from(self.plain_run());
         loop {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(Cow::Owned(owned));
+                    return Ok(owned);
                 }
                 Some(b'\\') => owned.push(self.escape()?),
                 _ => return Err(JsonError::Malformed),

@@ -1,8 +1,6 @@
 //! The payment request: from strict JSON to types, with every fault pointed at.
 
-use std::borrow::Cow;
-
-use crate::json::{self, JsonError, Value};
+use crate::json::{self, JsonError, Member, Value};
 use crate::money::AMOUNT_MAX;
 use crate::pan::Pan;
 use crate::problem::{FieldError, Refusal};
@@ -228,7 +226,7 @@ struct Reader<'v> {
 
 impl<'v> Reader<'v> {
     /// Refuses what cannot be set, and what is not known.
-    fn of(members: &'v [(Cow<'v, str>, Value<'v>)]) -> Self {
+    fn of(members: &'v [Member<'v>]) -> Self {
         let mut reader = Self {
             members: Members::default(),
             faults: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{plain_length, Value};
+use super::{plain_length, Member, Value};
 
 /// Canonical bytes after RFC 8785: members sorted by UTF-16 code units, shortest escapes, no
 /// space. Numbers keep their text, save `-0`: every number we accept is an integer.
@@ -44,8 +44,6 @@ fn write_canonical(value: &Value<'_>, out: &mut Vec<u8>) {
         }
     }
 }
-
-type Member<'a> = (Cow<'a, str>, Value<'a>);
 
 /// Members in their order, each with the front of its name.
 fn sorted<'v, 'a>(members: &'v [Member<'a>]) -> Vec<(u64, &'v Member<'a>)> {

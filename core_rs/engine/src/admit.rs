@@ -220,6 +220,8 @@ struct Parties {
 
 pub struct Core {
     settings: Settings,
+    /// Keyed once: that is half of what one number takes.
+    lookup: Hmac<Sha256>,
     pub verifier: Verifier,
     pub revocations: RevocationSet,
     rules: Arc<RuleSet>,
@@ -238,7 +240,10 @@ impl Core {
         generation: u64,
         routing: RoutingTable,
     ) -> Self {
+        let lookup = <Hmac<Sha256> as hmac::Mac>::new_from_slice(&settings.lookup_key)
+            .expect("HMAC takes a key of any length");
         Self {
+            lookup,
             verifier: Verifier::new(
                 settings.issuer.clone(),
                 settings.audience.clone(),
@@ -293,8 +298,7 @@ impl Core {
 
     /// Hex of the keyed hash by which a card number is found again.
     pub fn lookup_of(&self, pan: &str) -> String {
-        let mut mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(&self.settings.lookup_key)
-            .expect("HMAC takes a key of any length");
+        let mut mac = self.lookup.clone();
         mac.update(pan.as_bytes());
         hex(&mac.finalize().into_bytes())
     }

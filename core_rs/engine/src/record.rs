@@ -145,10 +145,10 @@ impl Prefix {
             flags |= IS_PRICED;
         }
         out.extend_from_slice(&[FORMAT, flags]);
-        put(&mut out, context.generation.into());
+        put(&mut out, context.generation);
         put_signed(&mut out, context.at_ms);
         if let Some((generation, at_ms)) = context.priced {
-            put(&mut out, generation.into());
+            put(&mut out, generation);
             put_signed(&mut out, at_ms);
         }
         put_signed(&mut out, context.revocation_seq);
@@ -176,7 +176,7 @@ impl Prefix {
             _ => "",
         };
         let mut out = self.with(judgement.verdict, code);
-        put(&mut out, asks.len() as u128);
+        put(&mut out, asks.len() as u64);
         let mut breaches = judgement.breaches.iter().peekable();
         for (number, (ask, used)) in asks.iter().zip(&judgement.used).enumerate() {
             let broken = breaches
@@ -228,8 +228,8 @@ fn put_ask(out: &mut Vec<u8>, currency: &str, ask: &Ask, used: Usage, broken: Op
     put_signed(out, ask.taken().map_or(0, |taken| taken.window));
     if is_converted {
         put_text(out, &policy.currency);
-        put(out, ask.factor.numerator.unsigned_abs());
-        put(out, ask.factor.denominator.unsigned_abs());
+        put_wide(out, ask.factor.numerator.unsigned_abs());
+        put_wide(out, ask.factor.denominator.unsigned_abs());
         put_signed(out, ask.amount);
     }
     put_signed(out, used.amount);
@@ -249,7 +249,16 @@ fn put_ask(out: &mut Vec<u8>, currency: &str, ask: &Ask, used: Usage, broken: Op
     }
 }
 
-fn put(out: &mut Vec<u8>, mut number: u128) {
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// The same of a part of a rate, which may not fit 64 bits.
+fn put_wide(out: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -258,7 +267,7 @@ fn put(out: &mut Vec<u8>, mut number: u128) {
 }
 
 fn put_signed(out: &mut Vec<u8>, number: i64) {
-    put(out, u128::from(((number << 1) ^ (number >> 63)) as u64));
+    put(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -266,7 +275,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
         // Of a digit and a letter alike, the low half with nine added to a letter's is its value.
         let value = |byte: u8| (byte & 15) + 9 * (byte >> 6);
         let pairs = text.as_bytes().chunks_exact(2);
-        put(out, pairs.len() as u128 * 2 + 1);
+        put(out, pairs.len() as u64 * 2 + 1);
         out.extend(pairs.map(|pair| value(pair[0]) << 4 | value(pair[1])));
     } else {
         put_plain(out, text);
@@ -274,14 +283,15 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn put_plain(out: &mut Vec<u8>, text: &str) {
-    put(out, text.len() as u128 * 2);
+    put(out, text.len() as u64 * 2);
     out.extend_from_slice(text.as_bytes());
 }
 
 /// Whether a text is long, and of lower-case hexadecimal digits alone: two go into a byte.
 fn is_packable(text: &str) -> bool {
-    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    text.len() >= 16 && text.len() % 2 == 0 && text.bytes().all(is_digit)
+    // No early end, so that bytes are looked at many at a time.
+    let is_digits = |all, byte| all & matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() >= 16 && text.len() % 2 == 0 && text.bytes().fold(true, is_digits)
 }
 
 struct Reader<'a> {

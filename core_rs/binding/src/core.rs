@@ -18,7 +18,7 @@ use oqim_engine::window;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PySequence, PyTuple};
 use pyo3::IntoPyObjectExt as _;
 
 use crate::rules::{change_of, RuleSet};
@@ -497,14 +497,29 @@ impl Staged {
     }
 }
 
-/// Header names and values as `((name, value), ...)` of bytes, borrowed from Python.
-type RawHeaders = Vec<(PyBackedBytes, PyBackedBytes)>;
+/// Header names and values as `((name, value), ...)` of bytes; a tuple, as which they nearly always
+/// come, can be looked into without a reference to each.
+struct RawHeaders<'py>(Bound<'py, PyTuple>);
 
-fn borrowed(headers: &RawHeaders) -> Vec<(&[u8], &[u8])> {
-    headers
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .collect()
+impl<'a, 'py> FromPyObject<'a, 'py> for RawHeaders<'py> {
+    type Error = PyErr;
+
+    fn extract(headers: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match headers.cast::<PyTuple>() {
+            Ok(tuple) => Ok(Self(tuple.to_owned())),
+            Err(_) => Ok(Self(headers.cast::<PySequence>()?.to_tuple()?)),
+        }
+    }
+}
+
+impl RawHeaders<'_> {
+    fn borrowed(&self) -> PyResult<Vec<(&[u8], &[u8])>> {
+        let mut pairs = Vec::with_capacity(self.0.len());
+        for pair in self.0.iter_borrowed() {
+            pairs.push(pair.extract()?);
+        }
+        Ok(pairs)
+    }
 }
 
 fn refusal(refusal: problem::Refusal) -> Refusal {
@@ -679,11 +694,11 @@ impl Core {
     fn authorize(
         &mut self,
         py: Python<'_>,
-        headers: RawHeaders,
+        headers: RawHeaders<'_>,
         scope: &str,
         now_ms: i64,
     ) -> PyResult<Py<PyAny>> {
-        let headers = borrowed(&headers);
+        let headers = headers.borrowed()?;
         match guarded(|| self.inner.authorize(&headers, scope, now_ms))? {
             Ok(inner) => Claims { inner }.into_py_any(py),
             Err(inner) => refusal(inner).into_py_any(py),
@@ -723,13 +738,13 @@ impl Core {
         py: Python<'_>,
         method: &str,
         path: &str,
-        headers: RawHeaders,
+        headers: RawHeaders<'_>,
         body: &[u8],
         now_ms: i64,
         fresh: (bool, bool),
         is_stepped_up: bool,
     ) -> PyResult<Py<PyAny>> {
-        let headers = borrowed(&headers);
+        let headers = headers.borrowed()?;
         let call = Call {
             method,
             path,
@@ -754,12 +769,12 @@ impl Core {
         py: Python<'_>,
         method: &str,
         path: &str,
-        headers: RawHeaders,
+        headers: RawHeaders<'_>,
         body: &[u8],
         now_ms: i64,
         fresh: (bool, bool),
     ) -> PyResult<Py<PyAny>> {
-        let headers = borrowed(&headers);
+        let headers = headers.borrowed()?;
         let call = Call {
             method,
             path,
@@ -879,9 +894,10 @@ impl Core {
 
 /// Reads a JSON body by the one strict parser; returns its canonical bytes, or a refusal.
 #[pyfunction]
-fn read_body(py: Python<'_>, headers: RawHeaders, body: &[u8]) -> PyResult<Py<PyAny>> {
+fn read_body(py: Python<'_>, headers: RawHeaders<'_>, body: &[u8]) -> PyResult<Py<PyAny>> {
+    let headers = headers.borrowed()?;
     let read = || -> Result<Vec<u8>, problem::Refusal> {
-        frame::check_media(&borrowed(&headers), body)?;
+        frame::check_media(&headers, body)?;
         read_canonical(body)
     };
     match read() {
@@ -897,10 +913,10 @@ fn idempotency(
     claims: &Claims,
     method: &str,
     path: &str,
-    headers: RawHeaders,
+    headers: RawHeaders<'_>,
     canonical_body: &[u8],
 ) -> PyResult<Py<PyAny>> {
-    match frame::idempotency_key(&borrowed(&headers)) {
+    match frame::idempotency_key(&headers.borrowed()?) {
         Ok(key) => {
             let one = frame::idempotency_of(&claims.inner, method, path, &key, canonical_body);
             pair(py, &one).into_py_any(py)

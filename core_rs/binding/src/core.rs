@@ -242,7 +242,8 @@ impl Commission {
 /// A payment that may go on to the journal.
 #[pyclass(frozen, module = "gateway._core")]
 pub struct Admission {
-    inner: admit::Admission,
+    /// Large, and not copied on its way to Python.
+    inner: Box<admit::Admission>,
 }
 
 #[pymethods]
@@ -414,7 +415,7 @@ fn refused_later(
     judgement: &Judgement,
 ) -> PyResult<Py<PyAny>> {
     if judgement.verdict == Verdict::StepUp {
-        let inner = admission.stepping_up(judgement.clone());
+        let inner = Box::new(admission.stepping_up(judgement.clone()));
         return Admission { inner }.into_py_any(py);
     }
     Refusal {
@@ -754,7 +755,7 @@ impl Core {
             fresh: fresh_of(fresh),
             is_stepped_up,
         };
-        match guarded(|| self.inner.admit(call))? {
+        match guarded(|| self.inner.admit(call).map(Box::new))? {
             Ok(inner) => Admission { inner }.into_py_any(py),
             Err(stop) => stopped(py, stop),
         }
@@ -809,7 +810,7 @@ impl Core {
 
     /// Judges a batch of admissions again, for the write that makes them durable.
     fn stage(&mut self, py: Python<'_>, batch: Vec<PyRef<'_, Admission>>) -> PyResult<Staged> {
-        let batch: Vec<&admit::Admission> = batch.iter().map(|one| &one.inner).collect();
+        let batch: Vec<&admit::Admission> = batch.iter().map(|one| &*one.inner).collect();
         let staged = guarded(|| self.inner.stage(&batch))?;
         Staged::new(py, staged, &batch)
     }

@@ -105,7 +105,7 @@ async def _running(
         stage.meters.watch(NAME, process.pid)
         yield neighbour
     finally:
-        stage.meters.watch(NAME, None)
+        stage.meters.watch(NAME)
         await _end(process)
 
 

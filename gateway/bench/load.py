@@ -34,8 +34,8 @@ NO_PGBENCH = "the embedded PostgreSQL brings no pgbench"
 NO_IMMEDIATE = "the sandbox that was given has no immediate connector"
 
 Load = Callable[[float], Awaitable[Mapping[str, Any]]]
-# And the process that it loads, where that is not one of the sandbox's.
-Loaded = tuple[Load, int | None]
+# And the processes that it loads, where those are not the sandbox's.
+Loaded = tuple[Load, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,17 @@ class LoadBench:
             row = one.row
             if row.against not in loads:
                 loads[row.against] = await stack.enter_async_context(self._peer(row))
-            loads.setdefault(_ours_name(row), (self._ours(row), None))
+            loads.setdefault(_ours_name(row), (self._ours(row), ()))
         return loads
 
-    async def _block(self, load: Load, peer: int | None) -> Block:
+    async def _block(self, load: Load, peers: tuple[int, ...]) -> Block:
         meters = self._stage.meters
         await self._stage.connection.execute("CHECKPOINT")
-        meters.watch("peer", peer)
+        meters.watch("peer", *peers)
         before = await meters.read()
         told = await load(self._stretch.seconds)
         block = Block(told, before, await meters.read())
-        meters.watch("peer", None)
+        meters.watch("peer")
         return block
 
     # Who is loaded ------------------------------------------------------------------------
@@ -147,13 +147,13 @@ class LoadBench:
 
     @asynccontextmanager
     async def _peer(self, row: LoadRow) -> AsyncIterator[Loaded]:
-        """Run a row's peer; gives how it is loaded, and its process where it has one of its own."""
+        """Run a row's peer; gives how it is loaded, and the processes that it has of its own."""
         stage = self._stage
         if row.against == PGBENCH:
             path = pgbench.program()
             assert path is not None, "the row is left out without it"
             async with pgbench.filled(path, stage.sandbox["database_url"]) as loaded:
-                yield loaded.load, None
+                yield loaded.load, ()
             return
         files = (stage.sandbox_file, stage.seeded)
         arguments: Mapping[str, tuple[str | Path, ...]] = {
@@ -171,7 +171,7 @@ class LoadBench:
                 replays=REPLAYS if is_gateway else 0.0,
                 ids_file=self._usual_ids if is_gateway else None,
             )
-            yield load, peer.pid
+            yield load, (peer.pid,)
 
     # The books ----------------------------------------------------------------------------
 

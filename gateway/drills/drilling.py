@@ -119,7 +119,7 @@ class Drilling:
         return found
 
     async def reconnect(self) -> None:
-        """Open the connection to the database anew, as soon as the server is back.
+        """Open the connection to the database anew, the meters' as well, once the server is back.
 
         Raises:
             SandboxError: it is not back in time.
@@ -135,6 +135,7 @@ class Drilling:
                 await asyncio.sleep(POLL_S)
             else:
                 self.stage = replace(self.stage, connection=connection)
+                self.stage.meters.read_over(connection)
                 return
 
     async def fault(self, scheme: str, **order: Any) -> None:

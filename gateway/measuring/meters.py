@@ -88,9 +88,13 @@ class Meters:
         self._connection = connection
         self._http = http
 
-    def watch(self, name: str, pid: int | None) -> None:
-        """Read a process from now on under this name, or none."""
-        self._groups[name] = [] if pid is None else [pid]
+    def watch(self, name: str, *pids: int) -> None:
+        """Read these processes from now on under this name, or none."""
+        self._groups[name] = list(pids)
+
+    def read_over(self, connection: Any) -> None:
+        """Ask the database over another connection from now on, to which the same rule applies."""
+        self._connection = connection
 
     @property
     def workers(self) -> int:

@@ -149,6 +149,17 @@ async def test_a_silent_processor_troubles_itself_alone(drill: Drilling) -> None
         assert found.figures[f"{scheme}_others"]["taken_percent"] > 90
 
 
+async def test_the_meters_read_over_the_connection_that_is_opened_anew(drill: Drilling) -> None:
+    """What a drill still measures after its database was gone is measured."""
+    before = await drill.stage.meters.read()
+    old = drill.stage.connection
+    await drill.reconnect()
+    assert old.is_closed()
+    await drill.stage.connection.execute("CREATE TEMPORARY TABLE written ()")
+    after = await drill.stage.meters.read()
+    assert after.writes > before.writes
+
+
 async def test_a_killed_database_comes_back(drill: Drilling, sandbox: House) -> None:
     """The last drill: what was open to the database is gone with it."""
     found = await run(drill, "failover", rate=RATE, seconds=4.0)

@@ -16,8 +16,7 @@ signed long before; when a request is due, its parts are put together and writte
 `settle` asks again, with its key, for every payment of the last order whose answer leaves open what
 became of it.
 
-It knows the few bytes of HTTP/1.1 that our own servers answer (a Content-Length, no chunks), and
-must never be pointed at anything else. Who it pays as comes from `loadtests/seed.py`:
+Who it pays as comes from `loadtests/seed.py`:
 
     python loadtests/open_loop.py seeded.json
 """
@@ -31,13 +30,13 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvloop
-from generator import ID_AT, ID_LENGTH, LENGTH, Seeded
 from open_loop_requests import Requests, schedule
 from open_loop_settle import settle
 from open_loop_told import LOST, PAYMENT, REFUSAL, REPLAY, Records, told
+from wire import Connection, Seeded, is_replay, payment_id
 
 FINISH_WITHIN_S = 30.0
 RECONNECT_S = 0.05
@@ -68,8 +67,8 @@ class Run:
     next: int = 0
     open: int = 0
     is_over: bool = False
-    idle: "deque[Connection]" = field(default_factory=deque)
-    all: "set[Connection]" = field(default_factory=set)
+    idle: "deque[Payer]" = field(default_factory=deque)
+    all: "set[Payer]" = field(default_factory=set)
     waiting: "deque[int]" = field(default_factory=deque)
     answered: "deque[tuple[int, bytes]]" = field(
         default_factory=lambda: deque(maxlen=ANSWERED_KEPT)
@@ -88,7 +87,7 @@ class Run:
 
     async def _connect_one(self) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port)
+        await loop.create_connection(lambda: Payer(self), "127.0.0.1", self.port)
 
     def reconnect(self) -> None:
         """Open a connection in the place of one that was lost, as soon as the server listens."""
@@ -103,7 +102,7 @@ class Run:
         if not self.is_over:
             asyncio.ensure_future(self._connect_one()).add_done_callback(opened)
 
-    def free(self, connection: "Connection") -> None:
+    def free(self, connection: "Payer") -> None:
         """Give a connection what waits longest, or keep it for what will be due."""
         if self.waiting:
             connection.send(self.waiting.popleft())
@@ -171,16 +170,15 @@ class Run:
                 records.refused_wrongly += status < 400
                 self._complain(status, data, body_at)
         elif kind == REPLAY:
-            payment_id = self.replay_of.pop(number)
-            is_same = data[body_at + ID_AT : body_at + ID_AT + ID_LENGTH] == payment_id
-            if status <= 202 and not (is_same and b"Idempotent-Replayed: true" in data[:body_at]):
+            is_same = payment_id(data, body_at) == self.replay_of.pop(number)
+            if status <= 202 and not (is_same and is_replay(data, body_at)):
                 records.replayed_wrongly += 1
         elif status in (201, 202):
-            payment_id = data[body_at + ID_AT : body_at + ID_AT + ID_LENGTH]
-            self.ids.append(payment_id)
+            told_id = payment_id(data, body_at)
+            self.ids.append(told_id)
             if status == 201:
                 records.declined += b'"status":"succeeded"' not in data
-                self.answered.append((number, payment_id))
+                self.answered.append((number, told_id))
             if len(self.ids) > IDS_KEPT:
                 self.write_ids()
         else:
@@ -211,23 +209,21 @@ class Run:
         ids, self.ids = self.ids, []
         if self.ids_file is not None and ids:
             with self.ids_file.open("ab") as file:
-                file.writelines(payment_id + b"\n" for payment_id in ids)
+                file.writelines(one + b"\n" for one in ids)
 
 
-class Connection(asyncio.Protocol):
+class Payer(Connection):
     """One connection, with one request under way at most."""
 
-    __slots__ = ("number", "received", "run", "transport")
+    __slots__ = ("number", "run")
 
     def __init__(self, run: Run) -> None:
+        super().__init__()
         self.run = run
-        self.transport: asyncio.Transport
-        self.received = b""
         self.number = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes, and are used like them.
-        self.transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         if self.run.is_over:
             transport.close()
             return
@@ -252,24 +248,14 @@ class Connection(asyncio.Protocol):
         self.number = number
         self.transport.write(self.run.bytes_of(number))
 
-    def data_received(self, data: bytes) -> None:
-        if self.received:
-            data = self.received + data
-        head_end = data.find(b"\r\n\r\n")
-        if head_end >= 0:
-            length = LENGTH.search(data, 0, head_end)
-            if length is None:
-                self.run.records.problem = "an answer has no Content-Length"
-                self.transport.abort()
-                return
-            if len(data) >= head_end + 4 + int(length[1]):
-                self.received = b""
-                number, self.number = self.number, -1
-                if number >= 0:
-                    self.run.take(number, int(data[9:12]), data, head_end + 4)
-                self.run.free(self)
-                return
-        self.received = data
+    def answered(self, status: int, data: bytes, body_at: int) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            self.run.take(number, status, data, body_at)
+        self.run.free(self)
+
+    def complain(self, problem: str) -> None:
+        self.run.records.problem = problem
 
 
 class Generator:

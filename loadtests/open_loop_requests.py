@@ -5,27 +5,11 @@ import secrets
 from array import array
 from collections.abc import Sequence
 
-from generator import Seeded
 from open_loop_told import PAYMENT, REFUSAL, REPLAY, Records
+from wire import Seeded, request
 
-AMOUNT = 10_000
 # More than any policy of the sandbox lets through: refused by a limit, no processor is asked.
 AMOUNT_REFUSED = 900_000_000_000_000
-
-_REQUEST = (
-    b"POST /v1/payments HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: oqim-open-loop\r\n"
-    b"Accept: application/json\r\nContent-Type: application/json\r\nAuthorization: Bearer %b\r\n"
-    b"Idempotency-Key: %b-%d\r\nContent-Length: %d\r\n\r\n%b%b%b"
-)
-
-
-def _body(amount: int, merchant: bytes) -> tuple[bytes, bytes]:
-    """Return what is before a card's id in a payment's body, and what is after it."""
-    return (
-        b'{"operation":"purchase","amount":%d,"currency":"UZS","source":{"card":"' % amount,
-        b'"},"destination":{"merchant":"%b"},"capture":"automatic","description":"load",'
-        b'"metadata":{"order":"1001"}}' % merchant,
-    )
 
 
 class Requests:
@@ -40,9 +24,9 @@ class Requests:
     ) -> None:
         self._tokens = seeded.tokens
         self._cards = [seeded.cards[scheme] for scheme in records.schemes]
-        self._bodies = {
-            PAYMENT: _body(AMOUNT, seeded.merchant),
-            REFUSAL: _body(AMOUNT_REFUSED, seeded.merchant),
+        self._around = {
+            PAYMENT: seeded.around_card(),
+            REFUSAL: seeded.around_card(AMOUNT_REFUSED),
         }
         self._prefix = secrets.token_hex(6).encode()
         self._records = records
@@ -59,17 +43,8 @@ class Requests:
         """Return the bytes of a request; a replay's are those of what it asks for again."""
         who, card = self._who[number], self._cards[self._records.scheme_of[number]]
         kind = self._records.kinds[number]
-        before, after = self._bodies[REFUSAL if kind == REFUSAL else PAYMENT]
-        paying = card[who]
-        return _REQUEST % (
-            self._tokens[who],
-            self._prefix,
-            number,
-            len(before) + len(paying) + len(after),
-            before,
-            paying,
-            after,
-        )
+        around = self._around[REFUSAL if kind == REFUSAL else PAYMENT]
+        return request(self._tokens[who], b"%b-%d" % (self._prefix, number), card[who], around)
 
 
 def schedule(phases: Sequence[dict[str, float]]) -> "array[float]":

@@ -5,9 +5,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from generator import ID_AT, ID_LENGTH, LENGTH
 from open_loop_requests import Requests
 from open_loop_told import PAYMENT, Records
+from wire import length_of, payment_id
 
 SETTLING_AT_ONCE = 32
 SETTLE_AGAIN_S = 0.25
@@ -55,9 +55,9 @@ async def settle(port: int, requests: Requests, records: Records, within_s: floa
     async def one(number: int) -> None:
         while True:
             async with slots:
-                status, payment_id = await _ask_once(port, requests.request(number))
+                status, known_id = await _ask_once(port, requests.request(number))
             if status in (200, 201, 202):
-                ids.append(payment_id)
+                ids.append(known_id)
             if 200 <= status < 300 or (400 <= status < 500 and status not in (409, 429)):
                 waiting.discard(number)
                 return
@@ -78,9 +78,8 @@ async def _ask_once(port: int, request: bytes) -> tuple[int, bytes]:
     try:
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
-        length = LENGTH.search(head)
-        body = await reader.readexactly(int(length[1])) if length else b""
-        return int(head[9:12]), body[ID_AT : ID_AT + ID_LENGTH]
+        body = await reader.readexactly(length_of(head, len(head)) or 0)
+        return int(head[9:12]), payment_id(body, 0)
     except (OSError, asyncio.IncompleteReadError):
         return 0, b""
     finally:

@@ -17,20 +17,24 @@ async def closed_loop(
     *,
     port: int,
     clients: int,
-    seconds: float,
+    seconds: float | None,
     scheme: str,
     ids_file: Path | None,
     replays: float = 0.0,
     path: str = PAYMENTS,
+    is_prepared: bool = False,
 ) -> Mapping[str, Any]:
     """Load a server of payments on this machine for so long; returns what the generator told.
 
     Args:
         clients: that ask at once.
+        seconds: None, of what is prepared alone: until each user has asked once.
         scheme: over which is paid.
         ids_file: where the ids of what was paid are added, for the books.
         replays: share of requests that are asked a second time.
         path: of the request; its answer need not be a payment.
+        is_prepared: whether a user's request is the same bytes each time, made before, and of an
+            answer status and length alone are looked at: for what is asked and changes nothing.
     """
     told: Mapping[str, Any] = await generator.ask(
         {
@@ -41,6 +45,7 @@ async def closed_loop(
             "scheme": scheme,
             "replays": replays,
             "ids_file": str(ids_file) if ids_file else None,
+            "is_prepared": is_prepared,
         }
     )
     return told

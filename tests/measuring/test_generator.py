@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,63 @@ class Payments:
         headers = {self.mark: "true"} if is_known else {}
         text = json.dumps(answer, separators=(",", ":"))
         return web.Response(status=201, text=text, headers=headers)
+
+
+class Quotes:
+    """Answers any request; remembers each, byte for byte, by its sender."""
+
+    def __init__(self, status: Callable[[int], int] = lambda number: 200) -> None:
+        self.status = status
+        self.asked: dict[str, list[tuple[object, ...]]] = {}
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        head = request.method, request.path, request.raw_headers
+        by_owner = self.asked.setdefault(request.headers["Authorization"], [])
+        by_owner.append((*head, await request.read()))
+        count = sum(map(len, self.asked.values()))
+        return web.Response(status=self.status(count), text='{"total_debit":1}')
+
+
+QUOTES = {"path": "/v1/payments/quote", "is_prepared": True}
+
+
+async def test_prepared_requests_are_the_same_each_time(tmp_path: Path) -> None:
+    """Everybody's own card and token, whole requests, every answer counted by its status."""
+    quotes = Quotes()
+    async with serving(quotes) as url:
+        told = await generated(tmp_path, url, **QUOTES)
+    everything = [one for of_owner in quotes.asked.values() for one in of_owner]
+    assert told["problem"] == ""
+    assert told["statuses"] == {"200": len(everything)}
+    assert told["created"] + told["late"] == len(everything) > 10
+    assert (tmp_path / "ids").read_text() == ""
+    for owner, card in (("Bearer t1", "card_1"), ("Bearer t2", "card_2")):
+        (method, path, headers, body), *others = quotes.asked[owner]
+        assert (method, path) == ("POST", "/v1/payments/quote")
+        assert json.loads(body)["source"] == {"card": card}
+        assert others
+        assert all(one == (method, path, headers, body) for one in others)
+
+
+async def test_each_user_asks_once_when_no_time_is_given(tmp_path: Path) -> None:
+    quotes = Quotes()
+    async with serving(quotes) as url:
+        told = await generated(tmp_path, url, **QUOTES, seconds=None)
+    assert {owner: len(asked) for owner, asked in quotes.asked.items()} == {
+        "Bearer t1": 1,
+        "Bearer t2": 1,
+    }
+    assert (told["created"], told["late"], told["problem"]) == (2, 0, "")
+    assert told["seconds"] == told["until_last_s"] > 0
+
+
+async def test_one_bad_answer_among_prepared_requests_is_told(tmp_path: Path) -> None:
+    """No answer goes by unlooked at."""
+    async with serving(Quotes(lambda number: 401 if number == 7 else 200)) as url:
+        told = await generated(tmp_path, url, **QUOTES)
+    assert told["statuses"].pop("401") == 1
+    assert told["statuses"] == {"200": told["created"] + told["late"]}
+    assert told["problem"] == '401: {"total_debit":1}'
 
 
 @pytest.mark.parametrize("mark", ["Idempotent-Replayed", "idempotent-replayed"])

@@ -16,6 +16,7 @@ from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
 
 CLIENTS = 64
+QUOTES = "/v1/payments/quote"
 # Loads until a limit must have been reached.
 TRIES_MAX = 20
 
@@ -32,20 +33,43 @@ class Crowd:
         self._generators = generators
         self._ports = ports
 
-    async def load(
-        self, gateways: int, *, scheme: str, seconds: float, path: str = PAYMENTS
+    async def load(self, gateways: int, *, scheme: str, seconds: float) -> list[Mapping[str, Any]]:
+        """Pay by one gateway or by both for so long, by as many clients; returns what was told."""
+        return await self._ask(
+            gateways,
+            path=PAYMENTS,
+            clients=CLIENTS,
+            seconds=seconds,
+            scheme=scheme,
+            ids_file=self._stage.ids_file,
+        )
+
+    async def quote(
+        self, gateways: int, *, scheme: str, seconds: float | None
     ) -> list[Mapping[str, Any]]:
-        """Load one gateway or both for so long, by as many clients; returns what was told."""
+        """Ask one gateway or both for quotes, each by as many clients; returns what was told.
+
+        Args:
+            seconds: None: until each user has asked once, by each generator.
+        """
+        return await self._ask(
+            gateways,
+            path=QUOTES,
+            clients=CLIENTS * gateways,
+            seconds=seconds,
+            scheme=scheme,
+            ids_file=None,
+            is_prepared=True,
+        )
+
+    async def _ask(self, gateways: int, *, clients: int, **order: Any) -> list[Mapping[str, Any]]:
         told: list[Mapping[str, Any]] = await asyncio.gather(
             *(
                 closed_loop(
                     generator,
                     port=self._ports[number if gateways == 2 else 0],
-                    path=path,
-                    clients=CLIENTS // 2,
-                    seconds=seconds,
-                    scheme=scheme,
-                    ids_file=self._stage.ids_file,
+                    clients=clients // 2,
+                    **order,
                 )
                 for number, generator in enumerate(self._generators)
             )
@@ -55,15 +79,24 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
-    """Run a second generator beside the stage's own."""
+    """Run a second generator beside the stage's own; the meters count both."""
     async with talker(stage.loadtests / "generator.py", stage.seeded) as second:
         await second.hear()
-        yield Crowd(stage, (stage.generator, second), (stage.port, neighbour.port))
+        stage.meters.watch("generator", stage.generator.pid, second.pid)
+        try:
+            yield Crowd(stage, (stage.generator, second), (stage.port, neighbour.port))
+        finally:
+            stage.meters.watch("generator", stage.generator.pid)
 
 
 def rate_of(told: Sequence[Mapping[str, Any]]) -> float:
     """Return answers a second of all generators together."""
     return float(sum((one["created"] + one["late"]) / one["until_last_s"] for one in told))
+
+
+def answers_of(told: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many answers all generators had together."""
+    return int(sum(one["created"] + one["late"] for one in told))
 
 
 def complaints(told: Sequence[Mapping[str, Any]]) -> list[str]:

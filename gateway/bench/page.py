@@ -123,6 +123,7 @@ def law_of(row: Figures) -> Law:
         row["note"],
         tuple(row["labels"]),
         tuple(row["broken"]),
+        {name: tuple(us) for name, us in row["cpu_us"].items()},
     )
 
 
@@ -291,12 +292,16 @@ def _law_text(row: Figures) -> str:
     head = (row["grows"], *labels)
     costs = [f"{row['what']}, us", *(f"{us:.2f}" for _, us, _ in row["points"])]
     times = ["times the first", *(f"{times:.2f}" for _, _, times in row["points"])]
+    spent = [
+        [f"of a core, us: {name}", *(f"{each:.1f}" for each in us)]
+        for name, us in row["cpu_us"].items()
+    ]
     words = f"{_law_goal(row['goal'])}; met: {_met(row)}."
     if row["broken"]:
         words += f" **Broken:** {'; '.join(row['broken'])}."
     elif row["note"]:
         words += f" {row['note'][0].upper()}{row['note'][1:]}."
-    return f"{_table(head, [costs, times])}\n\n{words}"
+    return f"{_table(head, [costs, times, *spent])}\n\n{words}"
 
 
 def _law_goal(goal: float | None) -> str:

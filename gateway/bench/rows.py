@@ -199,6 +199,7 @@ class Law:
             what is aimed at is that nothing breaks.
         labels: what the points are called where a number says too little; one each.
         broken: what did not hold meanwhile, in sentences: then nothing is met.
+        cpu_us: CPU microseconds of one by process, where several share the cores; a figure a point.
     """
 
     row: str
@@ -209,6 +210,7 @@ class Law:
     note: str = ""
     labels: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    cpu_us: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def is_met(self) -> bool:

@@ -1,4 +1,4 @@
-"""Laws of scale on the sandbox: payments that wait, several workers, one hot limit.
+"""Laws of scale on the sandbox: payments that wait, one hot limit; the others are named here too.
 
 What a payment takes is its gateway's and PostgreSQL's CPU; where the question is what several
 processes do together, it is time by the clock, over both cores, with the generators on them as
@@ -17,6 +17,7 @@ from gateway.bench.crowd import broken_books, complaints, crowd, rate_of, until_
 from gateway.bench.hosts_law import hosts
 from gateway.bench.rows import Law, Scale
 from gateway.bench.stored_law import stored
+from gateway.bench.workers_law import workers
 from gateway.measuring import config
 from gateway.measuring.closed_loop import closed_loop
 from gateway.measuring.config import CAP, CAPPED, DIRECT, HOT
@@ -26,7 +27,6 @@ from gateway.sandbox.progress import Progress, Step
 
 SCHEME = "visa"
 ROUNDS = 3
-QUOTES = "/v1/payments/quote"
 # As many payments a second are let in while all that shall wait come.
 RAMP_PER_S, POLL_S = 1_000.0, 0.1
 NEARLY_ALL = 0.95
@@ -132,48 +132,6 @@ async def _window(stage: Stage, neighbour: Neighbour, seconds: float) -> tuple[f
     if not payments:
         raise SandboxError("no payment was made while many waited")
     return spent_s * 1e6 / payments, neighbour.pss_kb()
-
-
-# Several workers ------------------------------------------------------------------------------
-
-
-async def workers(stage: Stage, progress: Progress, scale: Scale) -> Law:
-    """Ask for quotes, which are admission alone, of one worker and of two."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    broken: list[str] = []
-    async with AsyncExitStack() as stack:
-        step = stack.enter_context(progress.step("law-workers"))
-        neighbour = await stack.enter_async_context(beside(stage))
-        both = await stack.enter_async_context(crowd(stage, neighbour))
-        cpu_s: dict[int, float] = {}
-        for number in range(ROUNDS + 1):
-            for count in (1, 2):
-                step.note(f"round {number} of {ROUNDS}, {count} worker(s)")
-                before = await stage.meters.read()
-                told = await both.load(count, scheme=DIRECT, seconds=scale.seconds, path=QUOTES)
-                after = await stage.meters.read()
-                broken += complaints(told)
-                if number:
-                    rates[count].append(rate_of(told))
-                    quotes = sum(one["created"] + one["late"] for one in told)
-                    names = ("gateway", NAME)
-                    spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in names)
-                    cpu_s[count] = spent_s / quotes
-    times = median(one / two for one, two in zip(rates[1], rates[2], strict=True))
-    return Law(
-        row="law-workers",
-        what="time by the clock between two quotes",
-        grows="workers, quoting (admission alone)",
-        points=((1, _us(median(rates[1])), 1.0), (2, _us(median(rates[2])), times)),
-        goal=1 / 1.7,
-        note=(
-            f"{median(rates[1]):,.0f} and {median(rates[2]):,.0f} quotes/s; a quote takes "
-            f"{cpu_s[1] * 1e6:.0f} and {cpu_s[2] * 1e6:.0f} us of its worker's CPU, so that two "
-            f"workers with a core each would do {2 * cpu_s[1] / cpu_s[2]:.2f}x. The generators are "
-            "on the same cores, and take their part of what a second worker could have"
-        ),
-        broken=tuple(dict.fromkeys(broken)),
-    )
 
 
 # One hot limit --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ statements and one request before and after a block.
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ class Reading:
     """Counters at one moment; differences of two are what happened between.
 
     Attributes:
-        cpu_s: CPU seconds by process name.
+        cpu_s: CPU seconds by process name; `bench` is this very process.
+        busy_s, idle_s: seconds of all cores together, whoever used them or nobody.
         writes: transactions that wrote.
         commits: every commit that the statistics know of.
         batches: flushes of the journal; None when there are several workers to ask.
@@ -41,6 +43,8 @@ class Reading:
     """
 
     cpu_s: Mapping[str, float]
+    busy_s: float
+    idle_s: float
     writes: int
     commits: int
     wal_bytes: int
@@ -109,17 +113,33 @@ class Meters:
             async with self._http.get(f"{self._base_url}/metrics") as answer:
                 gauges = {name: float(value) for name, value in _GAUGE.findall(await answer.text())}
         children = _children()
+        busy_s, idle_s = _cores()
         return Reading(
             cpu_s={
                 name: sum(_cpu_s(pid, children) for pid in pids)
                 for name, pids in self._groups.items()
-            },
+            }
+            | {"bench": time.process_time()},
+            busy_s=busy_s,
+            idle_s=idle_s,
             writes=counters["writes"],
             commits=counters["commits"],
             wal_bytes=int(counters["wal_bytes"]),
             batches=gauges.get("oqim_journal_batches"),
             entries=gauges.get("oqim_journal_entries"),
         )
+
+
+def _cores() -> tuple[float, float]:
+    """Return the seconds that all cores worked, and that they had nothing to do (proc(5), stat)."""
+    with Path("/proc/stat").open() as lines:
+        ticks = [int(field) for field in lines.readline().split()[1:]]
+    # What guests took is in user and nice already.
+    user, nice, system, idle, waiting, *others = ticks[:8]
+    return (
+        (user + nice + system + sum(others)) / _TICKS_PER_S,
+        (idle + waiting) / _TICKS_PER_S,
+    )
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,6 +1,9 @@
 """Figures that the tests of the benchmark tell of."""
 
+from typing import Any
+
 from gateway.bench.rows import LOAD_ROWS, Block, Law, Measured
+from gateway.measuring.conditions import machine
 from gateway.measuring.meters import Reading
 
 
@@ -8,6 +11,8 @@ def reading(at: float) -> Reading:
     """Return counters that stand at `at` times something round."""
     return Reading(
         cpu_s={"gateway": at * 0.02, "postgres": at * 0.01},
+        busy_s=at * 0.04,
+        idle_s=at * 0.01,
         writes=int(at * 10),
         commits=int(at * 20),
         wal_bytes=int(at * 200_000),
@@ -34,3 +39,10 @@ def measured() -> Measured:
 
 def law(worst: float) -> Law:
     return Law("law-policies", "`core.admit`", "policies", ((10, 5.0, 1.0), (99, 6.0, worst)), 1.5)
+
+
+def conditions() -> dict[str, Any]:
+    """Return what a run was made on, as its report keeps it."""
+    plan = {"workers": 1, "pairs": 5, "seconds": 5.0, "warm_up_s": 2.0, "users": 9}
+    servers = {"postgresql": {"server_version": "18", "fsync": "on"}, "valkey": "9"}
+    return machine() | {"at": "now", "plan": plan, "load_average": 0.0} | servers

@@ -10,9 +10,8 @@ import pytest
 
 from gateway.bench import law_curves, page, results
 from gateway.bench.rows import LOAD_ROWS, Measured, Open
-from gateway.measuring.conditions import machine
 from gateway.sandbox.errors import SandboxError
-from tests.bench.measured import law, measured
+from tests.bench.measured import conditions, law, measured
 
 
 def test_a_row_is_the_median_of_its_pairs() -> None:
@@ -30,12 +29,6 @@ def test_a_row_is_the_median_of_its_pairs() -> None:
     assert "books hold" in results.in_short(row)
     row.broken.append("a payment was lost")
     assert "BOOKS BROKEN" in results.in_short(row)
-
-
-def conditions() -> dict[str, Any]:
-    plan = {"workers": 1, "pairs": 5, "seconds": 5.0, "warm_up_s": 2.0, "users": 9}
-    servers = {"postgresql": {"server_version": "18", "fsync": "on"}, "valkey": "9"}
-    return machine() | {"at": "now", "plan": plan, "load_average": 0.0} | servers
 
 
 def at_rate(**changes: Any) -> Open:

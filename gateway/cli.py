@@ -17,7 +17,6 @@ from gateway.drills import commands as drill_commands
 from gateway.identity import commands as identity_commands
 from gateway.kernel import logs
 from gateway.kernel import secrets as keys_module
-from gateway.kernel.db import migrate as migrations
 from gateway.quotas import commands as quota_commands
 
 app = cyclopts.App(
@@ -128,6 +127,8 @@ def migrate(
     *, rollback: Annotated[bool, cyclopts.Parameter(help="Undo the last one instead.")] = False
 ) -> None:
     """Bring the database of OQIM_DATABASE_URL up to date."""
+    from gateway.kernel.db import migrate as migrations
+
     settings = _settings()
     if not settings.database.url:
         raise _fail(settings_module.SettingsError("OQIM_DATABASE_URL is not set"))

@@ -4,12 +4,8 @@ It has the first one's environment but for its port and what is changed on purpo
 PostgreSQL and Redis with it, and nothing else. It ends when its block does.
 """
 
-import asyncio
-import os
 import re
-import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,14 +14,13 @@ from pathlib import Path
 import aiohttp
 
 from gateway.bench.namespaces import Host, wired
-from gateway.measuring.meters import worker_pids
+from gateway.measuring.helpers import Server
+from gateway.measuring.meters import memory_of, worker_pids
 from gateway.measuring.stage import Stage
 from gateway.sandbox.datadir import free_port
 from gateway.sandbox.errors import SandboxError
-from gateway.sandbox.processes import tail
 
 NAME = "beside"
-READY_WITHIN_S, STOP_WITHIN_S, POLL_S = 60.0, 60.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +44,8 @@ class Neighbour:
         return float(found[1])
 
     def pss_kb(self) -> int:
-        """Return its memory in kB, pages that it shares divided among who shares them (proc(5))."""
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        found = re.search(r"^Pss: +([0-9]+) kB$", text, re.MULTILINE)
-        assert found is not None, "the kernel tells it since 4.14"
-        return int(found[1])
+        """Return its memory in kB, pages that it shares divided among those who do."""
+        return memory_of(self.pid).pss_kb
 
 
 @asynccontextmanager
@@ -90,55 +82,25 @@ async def _running(
     stage: Stage, port: int, command: Sequence[str], variables: Mapping[str, str]
 ) -> AsyncIterator[Neighbour]:
     log = stage.sandbox_file.parent / f"{NAME}.log"
-    with log.open("ab") as out:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=variables,
-            stdout=out,
-            stderr=out,
-            # A Ctrl-C reaches it through us alone.
-            start_new_session=True,
-        )
-    neighbour = Neighbour(port, process.pid)
+    server = await Server.start(command, variables, log, name="a second gateway")
+    neighbour = Neighbour(port, server.process.pid)
+
+    async def is_ready() -> bool:
+        try:
+            async with stage.http.get(f"{neighbour.base_url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
     try:
-        await _until_ready(neighbour, stage.http, process, log)
-        stage.meters.watch(NAME, process.pid)
+        await server.until_ready(is_ready)
+        stage.meters.watch(NAME, neighbour.pid)
         yield neighbour
     finally:
         stage.meters.watch(NAME)
-        await _end(process)
+        await server.stop()
 
 
 def _environment_of(pid: int) -> dict[str, str]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return dict(pair.decode().split("=", 1) for pair in pairs if b"=" in pair)
-
-
-async def _until_ready(
-    neighbour: Neighbour,
-    http: aiohttp.ClientSession,
-    process: asyncio.subprocess.Process,
-    log: Path,
-) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while True:
-        try:
-            async with http.get(f"{neighbour.base_url}/readyz") as answer:
-                if answer.status == 200:
-                    return
-        except aiohttp.ClientError:
-            pass
-        if process.returncode is not None or time.monotonic() > deadline:
-            raise SandboxError(f"a second gateway did not start; its last words:\n{tail(log)}")
-        await asyncio.sleep(POLL_S)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        os.kill(process.pid, signal.SIGINT)
-    try:
-        async with asyncio.timeout(STOP_WITHIN_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -37,10 +37,10 @@ def bench(
     README.md.
     """
     from gateway.bench import run as benchmark
-    from gateway.bench.rows import FULL, LAWS, MICRO_ROWS
+    from gateway.bench.rows import FULL, LAWS, MICRO_ROWS, QUICK, Plan
 
     chosen = [*(rows or ()), *((*MICRO_ROWS, *LAWS) if core else ())]
-    plan = benchmark.QUICK if quick else benchmark.Plan()
+    plan = QUICK if quick else Plan()
     if full:
         plan = replace(plan, scale=FULL)
     status = benchmark.run(

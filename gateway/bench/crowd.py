@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.bench.beside import Neighbour
-from gateway.measuring import books, config
-from gateway.measuring.closed_loop import PAYMENTS, closed_loop, complaint
+from gateway.measuring.closed_loop import PAYMENTS, answers, closed_loop, complaint, per_second
 from gateway.measuring.config import CAP
 from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
@@ -91,28 +90,17 @@ async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
 
 def rate_of(told: Sequence[Mapping[str, Any]]) -> float:
     """Return answers a second of all generators together."""
-    return float(sum((one["created"] + one["late"]) / one["until_last_s"] for one in told))
+    return sum(map(per_second, told))
 
 
 def answers_of(told: Sequence[Mapping[str, Any]]) -> int:
     """Return how many answers all generators had together."""
-    return int(sum(one["created"] + one["late"] for one in told))
+    return sum(map(answers, told))
 
 
 def complaints(told: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is wrong with the answers of any."""
     return [said for one in told if (said := complaint(one))]
-
-
-async def broken_books(stage: Stage, *schemes: str) -> list[str]:
-    """Return what of the books of these schemes does not hold."""
-    simulators = {
-        scheme: None if scheme in config.SCHEMES else stage.sandbox["simulators"][scheme]
-        for scheme in schemes
-    }
-    return await books.any_broken(
-        stage.connection, stage.http, simulators=simulators, ids_file=stage.ids_file
-    )
 
 
 async def until_capped(stage: Stage, both: Crowd, scheme: str, seconds: float) -> list[str]:

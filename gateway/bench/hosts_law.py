@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from gateway.bench.beside import Neighbour, beside
-from gateway.bench.crowd import broken_books, complaints, crowd, until_capped
+from gateway.bench.crowd import complaints, crowd, until_capped
 from gateway.bench.namespaces import Host, another_host
 from gateway.bench.rows import Law, Scale
 from gateway.measuring import config
@@ -51,7 +51,7 @@ async def hosts(stage: Stage, progress: Progress, scale: Scale) -> Law:
         step.note("until the limit is reached")
         broken += await until_capped(stage, both, SHARED, scale.seconds)
         step.note("checking the books")
-        broken += await broken_books(stage, DIRECT, SHARED)
+        broken += await stage.broken(DIRECT, SHARED)
     return Law(
         row="law-hosts",
         what="a call that ends a session",

@@ -6,7 +6,7 @@ runs: it is given a sandbox and helpers, and starts the peers of a group for tha
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gateway.bench.rows import (
     Block,
     LoadRow,
     Measured,
+    Plan,
 )
 from gateway.measuring import books
 from gateway.measuring.closed_loop import closed_loop, complaint
@@ -33,32 +34,18 @@ REPLAYS = 0.01
 NO_PGBENCH = "the embedded PostgreSQL brings no pgbench"
 NO_IMMEDIATE = "the sandbox that was given has no immediate connector"
 
-Load = Callable[[float], Awaitable[Mapping[str, Any]]]
+# Takes `seconds`.
+Load = Callable[..., Awaitable[Mapping[str, Any]]]
 # And the processes that it loads, where those are not the sandbox's.
 Loaded = tuple[Load, tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """How long things are measured.
-
-    Args:
-        pairs: blocks of each kind a row.
-        seconds: of one block.
-        warm_up_s: of each kind, before a row.
-    """
-
-    pairs: int
-    seconds: float
-    warm_up_s: float
 
 
 class LoadBench:
     """Measures one group of rows after another."""
 
-    def __init__(self, stage: Stage, stretch: Stretch) -> None:
+    def __init__(self, stage: Stage, plan: Plan) -> None:
         self._stage = stage
-        self._stretch = stretch
+        self._plan = plan
         self._ids, self._usual_ids = stage.ids_file, stage.work / "usual-ids"
         self._usual_ids.touch()
 
@@ -90,12 +77,12 @@ class LoadBench:
     async def _measure(
         self, loads: Mapping[str, Loaded], measured: Sequence[Measured], step: Step
     ) -> None:
-        stretch = self._stretch
+        plan = self._plan
         step.note("warming up")
         for load, _ in loads.values():
-            await load(stretch.warm_up_s)
-        for number in range(1, stretch.pairs + 1):
-            step.note(f"round {number} of {stretch.pairs}, {len(loads)} blocks each")
+            await load(seconds=plan.warm_up_s)
+        for number in range(1, plan.pairs + 1):
+            step.note(f"round {number} of {plan.pairs}, {len(loads)} blocks each")
             blocks = {name: await self._block(*loaded) for name, loaded in loads.items()}
             for one in measured:
                 one.peer.append(blocks[one.row.against])
@@ -118,7 +105,7 @@ class LoadBench:
         await self._stage.connection.execute("CHECKPOINT")
         meters.watch("peer", *peers)
         before = await meters.read()
-        told = await load(self._stretch.seconds)
+        told = await load(seconds=self._plan.seconds)
         block = Block(told, before, await meters.read())
         meters.watch("peer")
         return block
@@ -131,19 +118,15 @@ class LoadBench:
 
     def _payments(self, row: LoadRow, port: int, *, replays: float, ids_file: Path | None) -> Load:
         """Return what the generator is asked to do to a server of payments."""
-
-        async def load(seconds: float) -> Mapping[str, Any]:
-            return await closed_loop(
-                self._stage.generator,
-                port=port,
-                clients=row.clients,
-                seconds=seconds,
-                scheme=row.scheme,
-                replays=replays,
-                ids_file=ids_file,
-            )
-
-        return load
+        return partial(
+            closed_loop,
+            self._stage.generator,
+            port=port,
+            clients=row.clients,
+            scheme=row.scheme,
+            replays=replays,
+            ids_file=ids_file,
+        )
 
     @asynccontextmanager
     async def _peer(self, row: LoadRow) -> AsyncIterator[Loaded]:
@@ -178,22 +161,12 @@ class LoadBench:
     async def _check(self, measured: Sequence[Measured]) -> None:
         """Find what does not hold: of the answers, of our books, of the peers'."""
         stage = self._stage
-        simulators = {
-            one.row.scheme: None if one.row.scheme == DIRECT else self._simulator(one.row)
-            for one in measured
-        }
-        found = await books.any_broken(
-            stage.connection, stage.http, simulators=simulators, ids_file=self._ids
-        )
+        found = await stage.broken(*(one.row.scheme for one in measured))
         if any(one.row.against in GATEWAYS for one in measured):
             found += await books.usual_broken(stage.connection, self._usual_ids)
         for one in measured:
             told = [*one.oqim, *(one.peer if one.row.against in GATEWAYS else ())]
             one.broken = [said for block in told if (said := complaint(block.told))] + found
-
-    def _simulator(self, row: LoadRow) -> str:
-        url: str = self._stage.sandbox["simulators"][row.scheme]
-        return url
 
 
 def _ours_name(row: LoadRow) -> str:

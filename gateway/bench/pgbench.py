@@ -67,7 +67,7 @@ class Pgbench:
         """Make its tables anew."""
         await self._run("--initialize", "--quiet", f"--scale={SCALE}", within_s=120.0)
 
-    async def load(self, seconds: float) -> dict[str, Any]:
+    async def load(self, *, seconds: float) -> dict[str, Any]:
         """Run for so long, in whole seconds; returns what a block is told."""
         whole = max(1, round(seconds))
         text = await self._run(

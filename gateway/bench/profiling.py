@@ -10,10 +10,11 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.measuring.closed_loop import closed_loop
 from gateway.measuring.helpers import ROOT
@@ -133,20 +134,17 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
     ) as stage:
         (worker,) = worker_pids(stage.sandbox_file.parent)
         stacks = stage.work / "stacks"
-
-        async def load(seconds: float) -> Mapping[str, Any]:
-            return await closed_loop(
-                stage.generator,
-                port=stage.port,
-                clients=order.clients,
-                seconds=seconds,
-                scheme=order.scheme,
-                replays=REPLAYS,
-                ids_file=None,
-            )
-
+        load = partial(
+            closed_loop,
+            stage.generator,
+            port=stage.port,
+            clients=order.clients,
+            scheme=order.scheme,
+            replays=REPLAYS,
+            ids_file=None,
+        )
         with progress.step("Warming up"):
-            await load(WARM_UP_S)
+            await load(seconds=WARM_UP_S)
         order.out.parent.mkdir(parents=True, exist_ok=True)
         paid = 0
         for title, path, form in (
@@ -156,7 +154,7 @@ async def _profile(order: Order, loadtests: Path, progress: Progress) -> str:
             with progress.step(f"{title}, {order.seconds} s under load") as step:
                 told, _ = await asyncio.gather(
                     # py-spy takes a moment to begin and to end: the load must not end before it.
-                    load(order.seconds + WARM_UP_S),
+                    load(seconds=order.seconds + WARM_UP_S),
                     look(worker, path, form, order.seconds),
                 )
                 if told["problem"]:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from gateway.bench.rows import AGAINST, Block, Law, Measured, Open, Ratio
+from gateway.measuring.closed_loop import answers
 
 PROCESSES = ("gateway", "postgres", "valkey", "simulators", "generator")
 
@@ -21,7 +22,7 @@ def _sum(blocks: list[Block], read: Callable[[Block], float]) -> float:
 
 def _payments(block: Block) -> float:
     """Payments that a block made, the ones answered after its time included."""
-    return float(block.told["created"] + block.told["late"])
+    return float(answers(block.told))
 
 
 def ratios(measured: Measured) -> list[float]:

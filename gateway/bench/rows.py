@@ -1,4 +1,4 @@
-"""The rows of the comparison: what each measures, against what, and what was aimed at.
+"""The rows of the comparison: what each measures, how much of it, and what was aimed at.
 
 Data alone. A goal is a ratio in one run, since times of a shared machine mean little.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.measuring.closed_loop import per_second
 from gateway.measuring.meters import Reading
 from gateway.sandbox.errors import SandboxError
 
@@ -126,6 +127,32 @@ SMALL = Scale(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Args:
+        pairs: blocks of each kind a row.
+        seconds: of one block.
+        warm_up_s: of each kind, before a row.
+        users: seeded; each has a card of every scheme and a token.
+        workers: gateway processes.
+        rounds: of small things and laws.
+        scale: how far the laws go.
+    """
+
+    pairs: int = 5
+    seconds: float = 5.0
+    warm_up_s: float = 2.0
+    users: int = 34_000
+    workers: int = 1
+    rounds: int = 11
+    scale: Scale = DEFAULT
+
+
+QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3, scale=SMALL)
+
+
 @dataclass(slots=True)
 class Block:
     """One block of load: what the generator told, and what the meters moved by."""
@@ -136,12 +163,8 @@ class Block:
 
     @property
     def per_second(self) -> float:
-        """Answers a second until the last, replays not counted.
-
-        Those that came after the time was up are counted, and their time with them: a slow server
-        would else lose all that it had in work at the end.
-        """
-        return float((self.told["created"] + self.told["late"]) / self.told["until_last_s"])
+        """Answers a second until the last, replays not counted (`closed_loop.answers`)."""
+        return per_second(self.told)
 
 
 @dataclass(slots=True)

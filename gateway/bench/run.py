@@ -11,7 +11,7 @@ It needs the repository's `loadtests/` folder beside the packages.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,16 +24,14 @@ from gateway.bench import (
     scale_laws,
     small_rows,
 )
-from gateway.bench.load import NO_IMMEDIATE, LoadBench, Stretch
+from gateway.bench.load import NO_IMMEDIATE, LoadBench
 from gateway.bench.results import Report
 from gateway.bench.rows import (
-    DEFAULT,
     DIRECT,
     LOAD_ROWS,
     OPEN_ROWS,
     SCALE_LAWS,
-    SMALL,
-    Scale,
+    Plan,
     groups,
     select,
 )
@@ -47,32 +45,6 @@ from gateway.sandbox.progress import Progress
 BOOKS_WITHIN_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured.
-
-    Args:
-        pairs: blocks of each kind a row.
-        seconds: of one block.
-        warm_up_s: of each kind, before a row.
-        users: seeded; each has a card of every scheme and a token.
-        workers: gateway processes.
-        rounds: of small things and laws.
-        scale: how far the laws go.
-    """
-
-    pairs: int = 5
-    seconds: float = 5.0
-    warm_up_s: float = 2.0
-    users: int = 34_000
-    workers: int = 1
-    rounds: int = 11
-    scale: Scale = DEFAULT
-
-
-QUICK = Plan(pairs=2, seconds=2.0, warm_up_s=1.0, users=4_000, rounds=3, scale=SMALL)
-
-
 async def _measure_load(
     names: Sequence[str],
     plan: Plan,
@@ -83,7 +55,7 @@ async def _measure_load(
     """Measure rows on a sandbox. Returns whether the books of all hold."""
     is_whole = True
     report.learn(await servers(stage.connection, stage.sandbox["redis_url"]))
-    bench = LoadBench(stage, Stretch(plan.pairs, plan.seconds, plan.warm_up_s))
+    bench = LoadBench(stage, plan)
     for group in groups([row for row in LOAD_ROWS if row.name in names]):
         for measured in await bench.measure(group, progress):
             report.add(results.figures(measured))

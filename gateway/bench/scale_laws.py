@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from gateway.bench.beside import NAME, Neighbour, beside
-from gateway.bench.crowd import broken_books, complaints, crowd, rate_of, until_capped
+from gateway.bench.crowd import complaints, crowd, rate_of, until_capped
 from gateway.bench.hosts_law import hosts
 from gateway.bench.rows import Law, Scale
 from gateway.bench.stored_law import stored
@@ -61,7 +61,7 @@ async def in_flight(stage: Stage, progress: Progress, scale: Scale) -> Law:
                 most_kb = max(most_kb, pss_kb)
                 broken += complaints([told])
         step.note("checking the books")
-        broken += await broken_books(stage, SCHEME)
+        broken += await stage.broken(SCHEME)
     first = costs[0][1]
     most = scale.in_flight[-1][0]
     return Law(
@@ -155,7 +155,7 @@ async def hot(stage: Stage, progress: Progress, scale: Scale) -> Law:
         step.note("until the limit is reached")
         broken += await until_capped(stage, both, CAPPED, scale.seconds)
         step.note("checking the books")
-        broken += await broken_books(stage, DIRECT, HOT, CAPPED)
+        broken += await stage.broken(DIRECT, HOT, CAPPED)
     times = median(cold / one for cold, one in zip(rates[DIRECT], rates[HOT], strict=True))
     return Law(
         row="law-hot",

@@ -12,8 +12,7 @@ after a month, the second is written and not read.
 from typing import Any
 
 from gateway.bench.rows import Law, Scale
-from gateway.measuring import books
-from gateway.measuring.closed_loop import closed_loop, complaint
+from gateway.measuring.closed_loop import answers, closed_loop, complaint
 from gateway.measuring.meters import Reading
 from gateway.measuring.stage import Stage
 from gateway.sandbox.errors import SandboxError
@@ -84,13 +83,7 @@ async def stored(stage: Stage, progress: Progress, scale: Scale) -> Law:
                 broken += [said] if said else []
             costs.append((count, sorted(spent)[BLOCKS // 2]))
         step.note("checking the books")
-        broken += await books.broken(
-            stage.connection,
-            stage.http,
-            scheme=SCHEME,
-            simulator=stage.sandbox["simulators"][SCHEME],
-            ids_file=stage.ids_file,
-        )
+        broken += await stage.broken(SCHEME)
         size: str = await stage.connection.fetchval(
             "SELECT pg_size_pretty(pg_database_size(current_database()))"
         )
@@ -119,7 +112,7 @@ async def _load(stage: Stage, seconds: float) -> tuple[float, str]:
     )
     after = await stage.meters.read()
     spent_s = sum(after.cpu_s[name] - before.cpu_s[name] for name in ("gateway", "postgres"))
-    return spent_s * 1e6 / (told["created"] + told["late"] or 1), complaint(told)
+    return spent_s * 1e6 / (answers(told) or 1), complaint(told)
 
 
 async def fill(connection: Any, count: int, step: Step) -> None:

@@ -29,7 +29,6 @@ from gateway.sandbox.progress import Progress
 # payments in doubt take their time, and the books are no one's before.
 SETTLED_WITHIN_S = 300.0
 POLL_S = 0.1
-OPEN = "SELECT count(*) FROM payments WHERE status = 'processing'"
 BREAKER = "oqim_connector_breaker_state"
 
 
@@ -89,12 +88,12 @@ class Drilling:
         """Wait until no payment is in doubt; returns the seconds it took, None when some stay."""
         began_s = time.monotonic()
         with self.progress.step("Waiting until no payment is in doubt") as step:
-            while count := await self.stage.connection.fetchval(OPEN):
-                if time.monotonic() - began_s > SETTLED_WITHIN_S:
-                    return None
-                step.note(f"{count} are")
-                await asyncio.sleep(POLL_S)
-            step.note("none is")
+            if await books.until_settled(
+                self.stage.connection,
+                SETTLED_WITHIN_S,
+                lambda count: step.note(f"{count} are" if count else "none is"),
+            ):
+                return None
         return time.monotonic() - began_s
 
     async def broken(self, *runs: OpenLoop, schemes: tuple[str, ...] = ()) -> list[str]:
@@ -105,16 +104,7 @@ class Drilling:
         """
         found = [sentence for run in runs for sentence in run.wrong]
         with self.progress.step("Checking the books") as step:
-            for scheme in schemes or (self.plan.scheme,):
-                found += await books.broken(
-                    self.stage.connection,
-                    self.stage.http,
-                    scheme=scheme,
-                    simulator=self.stage.sandbox["simulators"][scheme],
-                    ids_file=self.stage.ids_file,
-                )
-            # What is asked of all payments is asked once a scheme.
-            found = list(dict.fromkeys(found))
+            found += await self.stage.broken(*(schemes or (self.plan.scheme,)))
             step.note("they hold" if not found else "THEY DO NOT HOLD")
         return found
 

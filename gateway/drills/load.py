@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.drills.drilling import Drilling
 from gateway.drills.report import Bar, Findings
-from gateway.measuring.open_loop import LATE_MS_OF_COUNTS, OpenLoop, Order, Phase, Row
+from gateway.measuring.open_loop import LATE_MS_OF_COUNTS, Order, Phase, Row, shed_cost_us
 
 LATENCY_SHARE = 0.5
 P50_GOAL_MS, P99_GOAL_MS = 10.0, 50.0
@@ -65,15 +65,14 @@ async def overload(drill: Drilling) -> Findings:
         run = await drill.open_loop.run(order)
         after = await drill.stage.meters.read()
     found.add_run("Overload", run)
-    shed = run.payments.shed + run.replays.shed + run.refusals.shed
     cpu_us = (after.cpu_s["gateway"] - before.cpu_s["gateway"]) * 1e6
-    cost = shed_cost_us(run, cpu_us, admitted_us=peak.cpu_us, shed=shed)
+    cost = shed_cost_us(run, cpu_us, admitted_us=peak.cpu_us)
     share = run.completed_per_s / peak.per_second * 100
     found.say(
-        f"{share:.0f}% of the peak completed; {shed:,} requests were shed"
+        f"{share:.0f}% of the peak completed; {run.shed:,} requests were shed"
         + (f", at {cost:,.0f} us of the gateway's CPU each" if cost is not None else ""),
         completed_percent_of_peak=share,
-        shed=shed,
+        shed=run.shed,
         shed_cost_us=cost,
     )
     of_admitted = None if cost is None else cost / peak.cpu_us * 100
@@ -86,21 +85,6 @@ async def overload(drill: Drilling) -> Findings:
     await drill.settled()
     found.broken = await drill.broken(run)
     return found
-
-
-def shed_cost_us(run: OpenLoop, cpu_us: float, *, admitted_us: float, shed: int) -> float | None:
-    """Return what is left of the gateway's CPU for a shed request when payments took their part.
-
-    It is an estimate: payments are taken to cost what they do at the peak. None when nothing was
-    shed.
-
-    Args:
-        cpu_us: of the whole run.
-        admitted_us: CPU of a payment at the peak.
-    """
-    if not shed:
-        return None
-    return max(0.0, cpu_us - run.payments.completed * admitted_us) / shed
 
 
 async def spike(drill: Drilling) -> Findings:

@@ -8,10 +8,8 @@ here long before it falls over.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +19,7 @@ from pathlib import Path
 from gateway.drills.drilling import Drilling
 from gateway.drills.report import Bar, Findings, table
 from gateway.measuring.curves import Axis, Panel, Points, draw
+from gateway.measuring.meters import memory_of, pids_by_name, with_children
 from gateway.measuring.open_loop import LATE_MS_OF_COUNTS, OpenLoop, Order, Phase
 
 SHARE = 0.3
@@ -37,7 +36,6 @@ UNSURE_TIMES = 2.0
 # Of an axis of the picture.
 STEPS = 4
 # The simulators keep every operation they ever carried out: their growth is their purpose.
-_SIZE = re.compile(r"^(Rss|Pss): +([0-9]+) kB$", re.MULTILINE)
 JUDGED = ("gateway", "postgres", "valkey")
 
 
@@ -99,42 +97,20 @@ def fit(points: Sequence[tuple[float, float]]) -> Line:
     return Line(mean + slope * (points[0][0] - mean_at), slope * 3600, error * 3600)
 
 
-def _groups(data_dir: Path) -> dict[str, list[int]]:
-    """Return the sandbox's processes by name, children included."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            with suppress(OSError):
-                stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(stat[1]), []).append(int(entry))
-    found: dict[str, list[int]] = {}
-    for path in sorted((data_dir / "run").glob("*.json")):
-        record = json.loads(path.read_text())
-        name = "gateway" if record["name"].startswith("worker-") else record["name"]
-        pids = [record["pid"]]
-        for pid in pids:
-            pids += children.get(pid, ())
-        found.setdefault(name, []).extend(pids)
-    return found
-
-
 def _use(pids: Sequence[int]) -> Use:
     rss_kb = pss_kb = descriptors = 0
-    for pid in pids:
+    for pid in with_children(pids):
         with suppress(OSError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            sizes = {
-                name: rest.split() for name, _, rest in (line.partition(":") for line in lines)
-            }
-            rss_kb += int(sizes["Rss"][0])
-            pss_kb += int(sizes["Pss"][0])
+            memory = memory_of(pid)
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
+            rss_kb += memory.rss_kb
+            pss_kb += memory.pss_kb
     return Use(rss_kb, pss_kb, descriptors)
 
 
 def look(data_dir: Path) -> dict[str, Use]:
-    """Return what the sandbox's processes use now; Linux tells it."""
-    return {name: _use(pids) for name, pids in _groups(data_dir).items()}
+    """Return what the sandbox's processes use now, children included; Linux tells it."""
+    return {name: _use(pids) for name, pids in pids_by_name(data_dir).items()}
 
 
 async def soak(drill: Drilling) -> Findings:

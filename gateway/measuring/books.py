@@ -6,7 +6,7 @@ the processor's own ledger.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +94,6 @@ async def broken(
     connection: Any,
     http: aiohttp.ClientSession,
     *,
-    scheme: str,
-    simulator: str,
-    ids_file: Path,
-) -> list[str]:
-    """Return what of one scheme does not hold; see `any_broken`."""
-    return await any_broken(connection, http, simulators={scheme: simulator}, ids_file=ids_file)
-
-
-async def any_broken(
-    connection: Any,
-    http: aiohttp.ClientSession,
-    *,
     simulators: Mapping[str, str | None],
     ids_file: Path,
 ) -> list[str]:
@@ -116,7 +104,7 @@ async def any_broken(
         ids_file: every payment that an answer named, one a line.
     """
     found = []
-    still_open = await _until_settled(connection)
+    still_open = await until_settled(connection, SETTLED_WITHIN_S)
     if still_open:
         found.append(f"{still_open} payments are still processing")
     if count := await connection.fetchval(UNBALANCED):
@@ -185,11 +173,19 @@ async def usual_broken(connection: Any, ids_file: Path) -> list[str]:
     return found
 
 
-async def _until_settled(connection: Any) -> int:
-    """Wait until no payment is open, or time is up; returns how many are."""
-    deadline = time.monotonic() + SETTLED_WITHIN_S
+async def until_settled(
+    connection: Any, within_s: float, on_look: Callable[[int], None] | None = None
+) -> int:
+    """Wait until no payment is open, or time is up; returns how many are.
+
+    Args:
+        on_look: is told at each look how many are.
+    """
+    deadline = time.monotonic() + within_s
     while True:
         still_open: int = await connection.fetchval(OPEN)
+        if on_look is not None:
+            on_look(still_open)
         if still_open == 0 or time.monotonic() > deadline:
             return still_open
         await asyncio.sleep(POLL_S)

@@ -51,6 +51,20 @@ async def closed_loop(
     return told
 
 
+def answers(told: Mapping[str, Any]) -> int:
+    """Return how many requests were answered, replays not counted.
+
+    Those that came after the time was up are counted, and `per_second` counts their time with them:
+    a slow server would else lose all that it had in work at the end.
+    """
+    return int(told["created"] + told["late"])
+
+
+def per_second(told: Mapping[str, Any]) -> float:
+    """Return answers a second, until the last."""
+    return float(answers(told) / told["until_last_s"])
+
+
 def complaint(told: Mapping[str, Any]) -> str:
     """Return what is wrong with the generator's answers, or nothing."""
     unexpected = {status: n for status, n in told["statuses"].items() if int(status) > 202}

@@ -11,8 +11,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gateway.sandbox.progress import Progress
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
+POLL_S = 0.1
 LINE_BYTES_MAX = 1 << 20
 
 
@@ -74,6 +76,50 @@ async def talker(*arguments: str | Path) -> AsyncIterator[Talker]:
         await _end(process)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A program that serves until it is interrupted; what it says is in a file."""
+
+    name: str
+    log: Path
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], environment: Mapping[str, str], log: Path, *, name: str
+    ) -> "Server":
+        """Start one; whoever does stops it, whatever happens.
+
+        Args:
+            name: what it is called in a sentence.
+        """
+        with log.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=environment,
+                stdout=out,
+                stderr=out,
+                # A Ctrl-C reaches it through us alone, after the load has ended.
+                start_new_session=True,
+            )
+        return cls(name, log, process)
+
+    async def until_ready(self, is_ready: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until it is. Raises SandboxError when it ends instead, or is not in time."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not await is_ready():
+            if self.process.returncode is not None or time.monotonic() > deadline:
+                last_words = tail(self.log)
+                raise SandboxError(f"{self.name} did not start; its last words:\n{last_words}")
+            await asyncio.sleep(POLL_S)
+
+    async def stop(self) -> None:
+        """Interrupt it and wait for its end."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGINT)
+        await _end(self.process)
+
+
 @asynccontextmanager
 async def own_sandbox(
     workers: int, progress: Progress, *, loadtests: Path | None = None
@@ -92,24 +138,20 @@ async def own_sandbox(
     }
     if loadtests is not None:
         environment |= config.write(folder / "config", loadtests)
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "sandbox"),
-            env=environment,
-            stdout=out,
-            stderr=out,
-            # A Ctrl-C reaches it through us alone, after the load has ended.
-            start_new_session=True,
-        )
+    sandbox = await Server.start(
+        (sys.executable, "-m", "gateway", "sandbox"), environment, log, name="the sandbox"
+    )
+
+    async def is_told() -> bool:
+        return os.access(told, os.R_OK)
+
     try:
         with progress.step("Starting a sandbox"):
-            await _until_told(process, told, log)
+            await sandbox.until_ready(is_told)
         yield told
     finally:
         with progress.step("Stopping the sandbox"):
-            if process.returncode is None:
-                process.send_signal(signal.SIGINT)
-            await _end(process)
+            await sandbox.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,15 +162,6 @@ def _new_folder() -> Path:
     # PostgreSQL runs as another user when we are root, and must be able to pass through.
     folder.chmod(0o711)
     return folder
-
-
-async def _until_told(process: asyncio.subprocess.Process, told: Path, log: Path) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while not os.access(told, os.R_OK):
-        has_ended = process.returncode is not None
-        if has_ended or time.monotonic() > deadline:
-            raise SandboxError(f"the sandbox did not start; its last words:\n{tail(log)}")
-        await asyncio.sleep(0.1)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,40 @@ class Reading:
 
 def worker_pids(data_dir: Path) -> list[int]:
     """Return the gateway processes of a sandbox."""
-    return [record["pid"] for record in _records(data_dir) if _is_worker(record)]
+    return pids_by_name(data_dir).get("gateway", [])
 
 
-def _records(data_dir: Path) -> list[dict[str, Any]]:
-    """Return what a sandbox wrote of the processes it runs."""
-    return [json.loads(path.read_text()) for path in sorted((data_dir / "run").glob("*.json"))]
+def pids_by_name(data_dir: Path) -> dict[str, list[int]]:
+    """Return the processes that a sandbox runs; workers, however many, are `gateway`."""
+    found: dict[str, list[int]] = {}
+    for path in sorted((data_dir / "run").glob("*.json")):
+        record = json.loads(path.read_text())
+        name = "gateway" if record["name"].startswith("worker-") else record["name"]
+        found.setdefault(name, []).append(record["pid"])
+    return found
 
 
-def _is_worker(record: Mapping[str, Any]) -> bool:
-    return str(record["name"]).startswith("worker-")
+def with_children(pids: Sequence[int]) -> list[int]:
+    """Return processes and all that came of them and lives."""
+    children, found = _children(), list(pids)
+    for pid in found:
+        found += children.get(pid, ())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a process has in memory, in kB; of PSS, pages that it shares are divided among those."""
+
+    rss_kb: int
+    pss_kb: int
+
+
+def memory_of(pid: int) -> Memory:
+    """Return a process's memory (proc(5), smaps_rollup). Raises OSError when it has ended."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    return Memory(int(sizes["Rss"][0]), int(sizes["Pss"][0]))
 
 
 class Meters:
@@ -84,10 +108,7 @@ class Meters:
         http: aiohttp.ClientSession,
         others: Mapping[str, int],
     ) -> None:
-        self._groups: dict[str, list[int]] = {name: [pid] for name, pid in others.items()}
-        for record in _records(data_dir):
-            name = "gateway" if _is_worker(record) else record["name"]
-            self._groups.setdefault(name, []).append(record["pid"])
+        self._groups = {name: [pid] for name, pid in others.items()} | pids_by_name(data_dir)
         self._base_url = base_url
         self._connection = connection
         self._http = http

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gateway.measuring.closed_loop import closed_loop
+from gateway.measuring.closed_loop import answers, closed_loop, per_second
 from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
 
@@ -123,6 +124,11 @@ class OpenLoop:
     def completed_per_s(self) -> float:
         """Payments taken a second, of those that were due in the time."""
         return self.payments.completed / self.seconds
+
+    @property
+    def shed(self) -> int:
+        """How many requests of any kind were turned away."""
+        return self.payments.shed + self.replays.shed + self.refusals.shed
 
     @property
     def p50_ms(self) -> float:
@@ -287,25 +293,36 @@ async def find_peak(
     stage: Stage, *, scheme: str = "visa", seconds: float = 5.0, clients: int = PEAK_CLIENTS
 ) -> Peak:
     """Measure the peak by a short closed loop, after warming up."""
-
-    async def load(for_s: float) -> Mapping[str, Any]:
-        return await closed_loop(
-            stage.generator,
-            port=stage.port,
-            clients=clients,
-            seconds=for_s,
-            scheme=scheme,
-            replays=REPLAYS,
-            ids_file=stage.ids_file,
-        )
-
-    await load(min(PEAK_WARM_UP_S, seconds))
+    load = partial(
+        closed_loop,
+        stage.generator,
+        port=stage.port,
+        clients=clients,
+        scheme=scheme,
+        replays=REPLAYS,
+        ids_file=stage.ids_file,
+    )
+    await load(seconds=min(PEAK_WARM_UP_S, seconds))
     before = await stage.meters.read()
-    told = await load(seconds)
+    told = await load(seconds=seconds)
     after = await stage.meters.read()
-    payments = told["created"] + told["late"]
     cpu_s = after.cpu_s["gateway"] - before.cpu_s["gateway"]
-    return Peak(payments / told["until_last_s"], cpu_s / (payments or 1) * 1e6)
+    return Peak(per_second(told), cpu_s / (answers(told) or 1) * 1e6)
+
+
+def shed_cost_us(run: OpenLoop, cpu_us: float, *, admitted_us: float) -> float | None:
+    """Return what is left of the gateway's CPU for a shed request when payments took their part.
+
+    It is an estimate: payments are taken to cost what they do at the peak. None when nothing was
+    shed.
+
+    Args:
+        cpu_us: of the whole run.
+        admitted_us: CPU of a payment at the peak.
+    """
+    if not run.shed:
+        return None
+    return max(0.0, cpu_us - run.payments.completed * admitted_us) / run.shed
 
 
 def read(order: Order, began_s: float, told: Mapping[str, Any]) -> OpenLoop:

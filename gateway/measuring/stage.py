@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from gateway.measuring import config
+from gateway.measuring import books, config
 from gateway.measuring.helpers import Talker, own_sandbox, read, seed, seed_immediate, talker
 from gateway.measuring.meters import Meters
 from gateway.sandbox.progress import Progress
@@ -54,6 +54,16 @@ class Stage:
     def ids_file(self) -> Path:
         """Where the ids of what was paid are, one a line."""
         return self.work / "ids"
+
+    async def broken(self, *schemes: str) -> list[str]:
+        """Return what of the books of these schemes does not hold, in sentences."""
+        simulators = {
+            scheme: None if scheme in config.SCHEMES else self.sandbox["simulators"][scheme]
+            for scheme in schemes
+        }
+        return await books.broken(
+            self.connection, self.http, simulators=simulators, ids_file=self.ids_file
+        )
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.measuring import books
+from gateway.measuring.helpers import talker
 from loadtests.peers.usual_ground import LIMITS, limit_keys
 from tests.measuring.helpers import serving
 from tests.services import MIGRATED, Services, fresh_database
@@ -26,7 +26,6 @@ from tests.services import MIGRATED, Services, fresh_database
 jwt = pytest.importorskip("jwt")
 pytest.importorskip("fastapi")
 
-ROOT = Path(__file__).resolve().parents[2]
 PEER, FASTAPI = "loadtests.peers.usual_gateway", "loadtests.peers.fastapi_gateway"
 MERCHANT = "mer_1"
 CARDS = ("card_1", "card_2")
@@ -144,22 +143,11 @@ def token(key: Ed25519PrivateKey, who: int, **changes: Any) -> str:
 @asynccontextmanager
 async def running(module: str, *arguments: str) -> AsyncIterator[str]:
     """Run a peer; gives its base URL."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error::DeprecationWarning", "-m", module, *arguments),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    async with talker("-W", "error::DeprecationWarning", "-m", module, *arguments) as process:
         async with asyncio.timeout(30):
-            port = json.loads(await process.stdout.readline())["port"]
+            port = (await process.hear())["port"]
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.stdin.close()
-        async with asyncio.timeout(30):
-            assert await process.wait() == 0
+    assert process.process.returncode == 0
 
 
 @pytest.fixture(params=["idiomatic", "tuned", "fastapi"])

@@ -31,7 +31,7 @@ async def test_pgbench_runs_in_a_database_of_its_own(services: Services) -> None
     assert program is not None
     async with pgbench.filled(program, services.database_url) as filled:
         # Its 64 clients connect within that time, too, on a busy machine.
-        told = await filled.load(4)
+        told = await filled.load(seconds=4)
         assert told["created"] > 0
     connection = await asyncpg.connect(services.database_url)
     try:

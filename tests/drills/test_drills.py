@@ -20,17 +20,15 @@ import pytest
 from gateway.drills import commands, report, soak
 from gateway.drills.drilling import Drilling, Plan, drilling
 from gateway.drills.faults import Watch
-from gateway.drills.load import SPIKE_ROW_S, back_after, shed_cost_us
+from gateway.drills.load import SPIKE_ROW_S, back_after
 from gateway.drills.report import Bar, Findings
 from gateway.drills.run import DRILLS
 from gateway.drills.run import drill as make_drill
-from gateway.measuring import open_loop
 from gateway.measuring.helpers import seed
-from gateway.measuring.open_loop import Order, Phase, Row
+from gateway.measuring.open_loop import Row
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.progress import SilentProgress
 from tests.house import House, changed_config, running_house, until
-from tests.measuring.test_open_loop import told
 
 SVG = "{http://www.w3.org/2000/svg}"
 USERS = 300
@@ -271,15 +269,6 @@ def test_it_is_over_when_nothing_bad_follows(rows: list[float], back_s: float | 
 
 def test_what_was_not_taken_is_not_over() -> None:
     assert back_after([row(0, 5), row(0.5, 5, completed=9), row(1, 5)], 20.0) == 2 * SPIKE_ROW_S
-
-
-def test_a_shed_request_costs_what_payments_leave() -> None:
-    """100 payments of 200 us out of 30,000 us leave 10,000 for 50 that were shed."""
-    payments = told()["payments"] | {"asked": 150, "completed": 100}
-    run = open_loop.read(Order([Phase(1, 3)], {"visa": 1.0}), 0.0, told(payments=payments))
-    assert shed_cost_us(run, 30_000, admitted_us=200, shed=50) == 200
-    assert shed_cost_us(run, 10_000, admitted_us=200, shed=50) == 0
-    assert shed_cost_us(run, 30_000, admitted_us=200, shed=0) is None
 
 
 def test_a_line_is_laid_through_what_was_seen() -> None:

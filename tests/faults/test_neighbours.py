@@ -524,8 +524,7 @@ async def _books_hold(house: House, scheme: str) -> None:
         found = await books.broken(
             connection,
             house.http,
-            scheme=scheme,
-            simulator=house.description["simulators"][scheme],
+            simulators={scheme: house.description["simulators"][scheme]},
             ids_file=Path(os.devnull),
         )
     finally:

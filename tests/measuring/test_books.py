@@ -27,7 +27,7 @@ async def look(
         return web.json_response(ledger)
 
     async with serving(answer) as url, aiohttp.ClientSession() as http:
-        return await books.broken(database, http, scheme="visa", simulator=url, ids_file=ids_file)
+        return await books.broken(database, http, simulators={"visa": url}, ids_file=ids_file)
 
 
 async def test_books_that_hold(database: Any, tmp_path: Path) -> None:
@@ -87,9 +87,7 @@ async def look_alone(database: Any, tmp_path: Path, told: str) -> list[str]:
     ids_file = tmp_path / "ids"
     ids_file.write_text(told)
     async with aiohttp.ClientSession() as http:
-        return await books.any_broken(
-            database, http, simulators={"direct": None}, ids_file=ids_file
-        )
+        return await books.broken(database, http, simulators={"direct": None}, ids_file=ids_file)
 
 
 async def test_books_without_a_processor_agree_among_themselves(

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.measuring import open_loop
 from gateway.measuring.helpers import Talker, talker
-from gateway.measuring.open_loop import OpenGenerator, Order, Phase, at_rate
+from gateway.measuring.open_loop import OpenGenerator, Order, Phase, at_rate, shed_cost_us
 from gateway.measuring.stage import Stage
 
 LOADTESTS = Path(__file__).resolve().parents[2] / "loadtests"
@@ -289,3 +289,14 @@ def test_what_no_load_excuses_is_told(name: str) -> None:
     order = Order([Phase(1, 3)], {"visa": 1.0})
     (sentence,) = open_loop.read(order, 0.0, told(**{name: 7})).wrong
     assert sentence.startswith("7 ")
+
+
+def test_a_shed_request_costs_what_payments_leave() -> None:
+    """100 payments of 200 us out of 30,000 us leave 10,000 for 50 that were shed."""
+    payments = told()["payments"] | {"asked": 150, "completed": 100}
+    order = Order([Phase(1, 3)], {"visa": 1.0})
+    run = open_loop.read(order, 0.0, told(payments=payments | {"statuses": {"503": 50}}))
+    assert shed_cost_us(run, 30_000, admitted_us=200) == 200
+    assert shed_cost_us(run, 10_000, admitted_us=200) == 0
+    none = open_loop.read(order, 0.0, told(payments=payments))
+    assert shed_cost_us(none, 30_000, admitted_us=200) is None

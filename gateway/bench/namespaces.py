@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-CHUNK = 65_536
-LOOPBACK = "127.0.0.1"
+from gateway.measuring.relay import LOOPBACK, Relay, listening
+
 # Set apart for measuring (RFC 2544): nobody's network.
 NETWORK = "198.18.{number}.{host}"
 # What a worker is told of where things are.
@@ -89,56 +89,7 @@ async def wired(host: Host, variables: Mapping[str, str], port: int) -> AsyncIte
     """Hand on what a worker there asks for, and what is asked of it at a port of this machine."""
     async with AsyncExitStack() as stack:
         for service in ports(variables):
-            await stack.enter_async_context(_handed_on((host.ours, service), (LOOPBACK, service)))
-        await stack.enter_async_context(_handed_on((LOOPBACK, port), (host.address, port)))
+            there = Relay(LOOPBACK, service)
+            await stack.enter_async_context(listening(there, host.ours, service))
+        await stack.enter_async_context(listening(Relay(host.address, port), LOOPBACK, port))
         yield
-
-
-@asynccontextmanager
-async def _handed_on(listening: tuple[str, int], there: tuple[str, int]) -> AsyncIterator[None]:
-    """Carry every connection to an address on to another."""
-    open_ones: set[asyncio.Task[None]] = set()
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "it runs in one"
-        open_ones.add(task)
-        task.add_done_callback(open_ones.discard)
-        with suppress(OSError, asyncio.CancelledError):
-            await _carry_both(reader, writer, there)
-        writer.transport.abort()
-
-    server = await asyncio.start_server(carry, *listening, backlog=4_096)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in list(open_ones):
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
-        await server.wait_closed()
-
-
-async def _carry_both(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: tuple[str, int]
-) -> None:
-    other_reader, other_writer = await asyncio.open_connection(*there)
-    try:
-        ways = [
-            asyncio.ensure_future(_carry(one, other))
-            for one, other in ((reader, other_writer), (other_reader, writer))
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-    finally:
-        other_writer.transport.abort()
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while piece := await reader.read(CHUNK):
-        writer.write(piece)
-        await writer.drain()

@@ -85,10 +85,9 @@ async def _wait_in_flight(
     """Have so many payments wait so long each; returns CPU us a payment, PSS, what was told."""
     window_s = max(seconds, wait_s)
     ramp_s = 1.0 + count / RAMP_PER_S
-    control = f"{stage.sandbox['simulators'][SCHEME]}/_sim/faults"
     step.note(f"{count:,} in flight")
     if wait_s:
-        await stage.http.post(control, json={"kind": "delay", "rate": 1.0, "seconds": wait_s})
+        await stage.fault(SCHEME, kind="delay", rate=1.0, seconds=wait_s)
     try:
         load = closed_loop(
             stage.generator,
@@ -106,7 +105,7 @@ async def _wait_in_flight(
         finally:
             told = await loading
     finally:
-        await stage.http.delete(control)
+        await stage.heal(SCHEME)
     return us, pss_kb, told
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 
@@ -127,18 +126,6 @@ class Drilling:
                 self.stage = replace(self.stage, connection=connection)
                 self.stage.meters.read_over(connection)
                 return
-
-    async def fault(self, scheme: str, **order: Any) -> None:
-        """Have a processor misbehave, as its simulator's `POST /_sim/faults` says."""
-        url = self.stage.sandbox["simulators"][scheme] + "/_sim/faults"
-        async with self.stage.http.post(url, json=order) as answer:
-            answer.raise_for_status()
-
-    async def heal(self, scheme: str) -> None:
-        """Have a processor behave again."""
-        url = self.stage.sandbox["simulators"][scheme] + "/_sim/faults"
-        async with self.stage.http.delete(url) as answer:
-            answer.raise_for_status()
 
     async def is_breaker_open(self, scheme: str) -> bool:
         """Whether a worker keeps away from a scheme's processor; one of several, chance says which.

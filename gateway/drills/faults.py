@@ -70,16 +70,16 @@ async def failing_processor(drill: Drilling) -> Findings:
             step.note("all is well")
             await _until(fails_s, ending)
             step.note(f"{failing} is silent")
-            await drill.fault(failing, kind="drop_request", rate=1.0)
+            await drill.stage.fault(failing, kind="drop_request", rate=1.0)
             await _watch(drill, failing, watch, fails_s + part_s, ending)
-            await drill.heal(failing)
+            await drill.stage.heal(failing)
             healed_s = time.perf_counter()
             step.note(f"{failing} answers again")
             await _watch(drill, failing, watch, healed_s + CLOSES_WITHIN_S, ending, until_shut=True)
             run = await ending
         finally:
             ending.cancel()
-            await drill.heal(failing)
+            await drill.stage.heal(failing)
     found.add_run("All three", run)
     from_s, to_s = order.warm_up_s + part_s, order.warm_up_s + 2 * part_s
     _others(found, [row for row in run.rows if row.scheme != failing], from_s, to_s)

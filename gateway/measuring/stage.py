@@ -65,6 +65,19 @@ class Stage:
             self.connection, self.http, simulators=simulators, ids_file=self.ids_file
         )
 
+    async def fault(self, scheme: str, **order: Any) -> None:
+        """Have a processor misbehave, as its simulator's `POST /_sim/faults` says."""
+        async with self.http.post(self._faults(scheme), json=order) as answer:
+            answer.raise_for_status()
+
+    async def heal(self, scheme: str) -> None:
+        """Have a processor behave again."""
+        async with self.http.delete(self._faults(scheme)) as answer:
+            answer.raise_for_status()
+
+    def _faults(self, scheme: str) -> str:
+        return f"{self.sandbox['simulators'][scheme]}/_sim/faults"
+
 
 @asynccontextmanager
 async def open_stage(

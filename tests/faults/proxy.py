@@ -7,14 +7,12 @@ one it is a wire.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
-CHUNK = 65_536
+from gateway.measuring.relay import CHUNK, Ended, HandOn, Relay, hand_on, listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,130 +43,76 @@ class Toxic:
 WIRE = Toxic()
 
 
-@dataclass(slots=True)
-class Proxy:
+class Proxy(Relay):
     """One listening port, and the connections through it.
 
     Attributes:
-        met: pieces that a toxic has done something to.
+        met: pieces and connections that a toxic has done something to.
     """
 
-    host: str
-    port: int
-    listening_port: int = 0
-    toxic: Toxic = WIRE
-    met: int = 0
-    is_closing: bool = False
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.toxic = WIRE
+        self.met = 0
 
     def reset_all(self) -> int:
         """Reset every connection there is now; returns how many."""
-        count = len(self._writers)
-        for writer in list(self._writers):
-            _reset(writer)
+        count = len(self.writers)
+        for writer in list(self.writers):
+            self.end(writer)
         return count
 
-    async def on_connection(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Carry one connection until either side has ended."""
-        task = asyncio.current_task()
-        assert task is not None, "it runs in one"
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if self.toxic.is_closed:
-            self.met += 1
-            _reset(writer)
-            return
-        try:
-            there, back = await asyncio.open_connection(self.host, self.port)
-        except OSError:
-            _reset(writer)
-            return
-        pair = {writer, back}
-        self._writers |= pair
-        try:
-            await asyncio.gather(
-                self._carry(reader, back, is_answer=False),
-                self._carry(there, writer, is_answer=True),
-            )
-        except (OSError, _Reset):
-            pass
-        except asyncio.CancelledError:
-            # The proxy is closing: the stream's own callback would report it as a failure.
-            if not self.is_closing:
-                raise
-        finally:
-            self._writers -= pair
-            for one in pair:
-                _reset(one)
+    def is_taken(self) -> bool:
+        self.met += self.toxic.is_closed
+        return not self.toxic.is_closed
 
-    async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
-    ) -> None:
-        while piece := await reader.read(CHUNK):
+    def way(self, writer: asyncio.StreamWriter, *, is_answer: bool) -> HandOn:
+        """Do to each piece what the toxic of that moment says."""
+
+        async def spoil(piece: bytes) -> None:
             toxic = self.toxic
             self.met += toxic is not WIRE
             if toxic.latency_s:
                 await asyncio.sleep(toxic.latency_s)
-            if is_answer:
-                await self._answer(toxic, piece, writer)
-            elif not toxic.is_black_hole:
-                if toxic.reset_after is not None:
-                    await _hand_on(writer, piece[: toxic.reset_after], toxic.slice_bytes)
-                    raise _Reset
-                await _hand_on(writer, piece, toxic.slice_bytes)
-        with contextlib.suppress(OSError):
-            writer.write_eof()
+            await (_answer if is_answer else _ask)(toxic, piece, writer)
 
-    async def _answer(self, toxic: Toxic, piece: bytes, writer: asyncio.StreamWriter) -> None:
-        if toxic.is_corrupted:
-            middle = len(piece) // 2
-            piece = piece[:middle] + bytes([piece[middle] ^ 1]) + piece[middle + 1 :]
+        return spoil
+
+    def end(self, writer: asyncio.StreamWriter) -> None:
+        """Reset one side of a connection (RST)."""
+        if writer.transport.is_closing():
+            return
+        plug: socket.socket = writer.get_extra_info("socket")
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+
+async def _ask(toxic: Toxic, piece: bytes, writer: asyncio.StreamWriter) -> None:
+    if toxic.is_black_hole:
+        return
+    if toxic.reset_after is not None:
+        await _hand_on(writer, piece[: toxic.reset_after], toxic.slice_bytes)
+        raise Ended
+    await _hand_on(writer, piece, toxic.slice_bytes)
+
+
+async def _answer(toxic: Toxic, piece: bytes, writer: asyncio.StreamWriter) -> None:
+    if toxic.is_corrupted:
+        middle = len(piece) // 2
+        piece = piece[:middle] + bytes([piece[middle] ^ 1]) + piece[middle + 1 :]
+    await _hand_on(writer, piece, toxic.slice_bytes)
+    if toxic.is_duplicated:
         await _hand_on(writer, piece, toxic.slice_bytes)
-        if toxic.is_duplicated:
-            await _hand_on(writer, piece, toxic.slice_bytes)
-        if toxic.is_half_closed:
-            writer.write_eof()
-            raise _Reset
-
-    async def close(self) -> None:
-        """End every connection."""
-        self.is_closing = True
-        self.reset_all()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-class _Reset(Exception):
-    """Both sides are to be reset."""
+    if toxic.is_half_closed:
+        writer.write_eof()
+        raise Ended
 
 
 async def _hand_on(writer: asyncio.StreamWriter, piece: bytes, size: int) -> None:
     for start in range(0, len(piece), size):
-        writer.write(piece[start : start + size])
-        await writer.drain()
+        await hand_on(writer, piece[start : start + size])
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
-    if writer.transport.is_closing():
-        return
-    plug: socket.socket = writer.get_extra_info("socket")
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-@asynccontextmanager
-async def proxy_before(host: str, port: int) -> AsyncIterator[Proxy]:
+def proxy_before(host: str, port: int) -> AbstractAsyncContextManager[Proxy]:
     """Run a proxy before an address, and end it with its connections."""
-    proxy = Proxy(host, port)
-    server = await asyncio.start_server(proxy.on_connection, "127.0.0.1", 0)
-    proxy.listening_port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
-        await proxy.close()
-        await server.wait_closed()
+    return listening(Proxy(host, port))

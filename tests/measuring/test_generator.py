@@ -1,8 +1,6 @@
 """The generator of a closed loop: what it tells is what happened."""
 
-import asyncio
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from gateway.measuring.helpers import talker
 from tests.measuring.helpers import serving
 
 GENERATOR = Path(__file__).resolve().parents[2] / "loadtests" / "generator.py"
@@ -31,14 +30,10 @@ async def generated(tmp_path: Path, url: str, **order: Any) -> dict[str, Any]:
         "replays": 0.3,
         "ids_file": str(tmp_path / "ids"),
     } | order
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, GENERATOR, seeded),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate(json.dumps(whole).encode() + b"\n")
-    told: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return told
+    async with talker(GENERATOR, seeded) as generator:
+        assert await generator.hear() == {"users": 2}
+        told: dict[str, Any] = await generator.ask(whole)
+        return told
 
 
 class Payments:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
-CHUNK = 65_536
+from gateway.measuring.relay import HandOn, Relay, listening
+
 SSL_REQUEST = 80_877_103
 SYNC, QUERY = "S", "Q"
 
@@ -67,73 +68,34 @@ def visa(stream: bytearray, seen: Counter[str]) -> Iterator[tuple[str, int]]:
         at += size
 
 
-class Wire:
+class Wire(Relay):
     """One listening port before an address; `seen` counts messages towards it, by name."""
 
     def __init__(self, host: str, port: int, cut: Cut) -> None:
-        self._address = host, port
+        super().__init__(host, port)
         self._cut = cut
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
         self.seen: Counter[str] = Counter()
 
-    async def on_connection(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Carry one connection until either side has ended."""
-        task = asyncio.current_task()
-        assert task is not None, "it runs in one"
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        there, back = await asyncio.open_connection(*self._address)
-        try:
-            ways = (self._count(reader, back), _carry(there, writer))
-            done, left = await asyncio.wait(
-                [asyncio.ensure_future(way) for way in ways], return_when=asyncio.FIRST_COMPLETED
-            )
-            for way in (*done, *left):
-                way.cancel()
-            await asyncio.gather(*done, *left, return_exceptions=True)
-        finally:
-            back.transport.abort()
-            writer.transport.abort()
-
-    async def _count(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def way(self, writer: asyncio.StreamWriter, *, is_answer: bool) -> HandOn:
+        """Count what goes towards the address; answers pass unseen."""
+        hand_on_whole = super().way(writer, is_answer=is_answer)
+        if is_answer:
+            return hand_on_whole
         stream, own = bytearray(), Counter[str]()
-        while piece := await reader.read(CHUNK):
-            stream += piece
+
+        async def count(piece: bytes) -> None:
+            stream.extend(piece)
             taken = 0
             for name, size in self._cut(stream, own):
                 own[name] += 1
                 self.seen[name] += 1
                 taken += size
             del stream[:taken]
-            writer.write(piece)
-            await writer.drain()
+            await hand_on_whole(piece)
 
-    async def close(self) -> None:
-        """End every connection."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return count
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await reader.read(CHUNK):
-            writer.write(piece)
-            await writer.drain()
-
-
-@asynccontextmanager
-async def counted(host: str, port: int, cut: Cut) -> AsyncIterator[Wire]:
+def counted(host: str, port: int, cut: Cut) -> AbstractAsyncContextManager[Wire]:
     """Run a wire before an address, and end it with its connections."""
-    wire = Wire(host, port, cut)
-    server = await asyncio.start_server(wire.on_connection, "127.0.0.1", 0)
-    wire.port = server.sockets[0].getsockname()[1]
-    try:
-        yield wire
-    finally:
-        server.close()
-        await wire.close()
-        await server.wait_closed()
+    return listening(Wire(host, port, cut))

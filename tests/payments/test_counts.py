@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from gateway.measuring.closed_loop import answers, closed_loop
 from gateway.measuring.helpers import Talker, talker
 from tests.faults.world import paused_workers, worker_beside, worker_environment
 from tests.house import House, until
@@ -71,20 +72,18 @@ class Place:
         """Pay for a moment; returns counts a payment."""
         await self.connection.execute("CHECKPOINT")
         before, seen = await self.connection.fetchrow(MOMENT), self._said()
-        told = await self.generator.ask(
-            {
-                "port": self.port,
-                "path": "/v1/payments",
-                "clients": CLIENTS,
-                "seconds": SECONDS,
-                "scheme": "visa",
-                "replays": 0.0,
-            }
+        told = await closed_loop(
+            self.generator,
+            port=self.port,
+            clients=CLIENTS,
+            seconds=SECONDS,
+            scheme="visa",
+            ids_file=None,
         )
         after, said = await self.connection.fetchrow(MOMENT), self._said()
         assert set(told["statuses"]) == {"201"}, told
         assert told["declined"] == 0
-        payments = told["created"] + told["late"]
+        payments = answers(told)
         assert payments >= CLIENTS
         await until(lambda: self._is_flushed(after["lsn"]), within_s=10.0)
         wal = await self.connection.fetchrow(WAL, before["lsn"], after["lsn"])
@@ -138,10 +137,10 @@ async def lone_worker(house: House, folder: Path, stack: AsyncExitStack) -> Asyn
     await stack.enter_async_context(paused_workers(house))
     async with worker_beside(
         house,
-        connectors={"visa": {"host": "127.0.0.1", "port": wires["visa"].port}},
+        connectors={"visa": {"host": "127.0.0.1", "port": wires["visa"].listening_port}},
         environment={
-            "OQIM_DATABASE_URL": _moved(database, wires["database"].port),
-            "OQIM_REDIS_URL": _moved(redis, wires["redis"].port),
+            "OQIM_DATABASE_URL": _moved(database, wires["database"].listening_port),
+            "OQIM_REDIS_URL": _moved(redis, wires["redis"].listening_port),
         },
     ) as beside:
         port = urlsplit(beside.door.base_url).port
@@ -235,7 +234,7 @@ async def test_the_wires_count_every_message() -> None:
     for cut, (stream, expected) in said.items():
         heard.clear()
         async with counted("127.0.0.1", port, cut) as wire:
-            _, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", wire.listening_port)
             for at in range(0, len(stream), 3):
                 writer.write(stream[at : at + 3])
                 await writer.drain()

@@ -23,16 +23,27 @@ ROUNDS = 3
 GOAL = 1.7
 WORKERS, WAITING, GENERATORS = "the workers asked", "the worker not asked", "the generators"
 OTHERS, IDLE = "all other programs", "nobody: idle"
-# What a process of the meters is called, by how many workers are asked.
-NAMED: Mapping[int, Mapping[str, str]] = {
-    1: {"gateway": WORKERS, NAME: WAITING, "generator": GENERATORS},
-    2: {"gateway": WORKERS, NAME: WORKERS, "generator": GENERATORS},
+# What a process of the meters is called; the one beside, by how many workers are asked.
+NAMED = {
+    "gateway": WORKERS,
+    "generator": GENERATORS,
+    "postgres": "PostgreSQL",
+    "valkey": "Valkey",
+    "simulators": "the simulators",
+    "bench": "the benchmark itself",
 }
+BESIDE = {1: WAITING, 2: WORKERS}
 
 
 @dataclass(slots=True)
 class Spent:
-    """What was asked of so many workers, and who took the cores meanwhile."""
+    """What was asked of so many workers, and who took the cores meanwhile.
+
+    Attributes:
+        rates: quotes a second, one a block.
+        quotes: of all blocks.
+        seconds: of a core, by who took them.
+    """
 
     workers: int
     rates: list[float] = field(default_factory=list)
@@ -43,11 +54,12 @@ class Spent:
         """Count a block."""
         self.rates.append(rate_of(told))
         self.quotes += answers_of(told)
+        named = NAMED | {NAME: BESIDE[self.workers]}
         known = 0.0
         for name, until in after.cpu_s.items():
             used_s = until - before.cpu_s[name]
             known += used_s
-            self._take(NAMED[self.workers].get(name, name), used_s)
+            self._take(named.get(name, name), used_s)
         self._take(OTHERS, max(0.0, after.busy_s - before.busy_s - known))
         self._take(IDLE, after.idle_s - before.idle_s)
 

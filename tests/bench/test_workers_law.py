@@ -31,7 +31,7 @@ def test_the_time_of_the_cores_is_told_whole() -> None:
         {
             "the workers asked": 650,
             "the generators": 150,
-            "postgres": 50,
+            "PostgreSQL": 50,
             "all other programs": 100,
             "nobody: idle": 50,
         }
@@ -46,7 +46,7 @@ def test_the_goal_is_by_the_clock(rate: float, is_met: bool) -> None:
     two = spent(2, per_second=rate, gateway=0.8, beside=0.8, valkey=0.0)
     law = law_of(one, two, ())
     assert law.is_met is is_met
-    assert "valkey" not in law.cpu_us
+    assert "Valkey" not in law.cpu_us
     assert not law_of(one, two, ("an answer was 500",)).is_met
 
 

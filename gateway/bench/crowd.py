@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.bench.beside import Neighbour
+from gateway.bench.beside import Neighbour, beside
 from gateway.measuring.closed_loop import PAYMENTS, answers, closed_loop, complaint, per_second
 from gateway.measuring.config import CAP
 from gateway.measuring.helpers import Talker, talker
 from gateway.measuring.stage import Stage
+from gateway.sandbox.progress import Progress, Step
 
 CLIENTS = 64
 QUOTES = "/v1/payments/quote"
@@ -86,6 +87,16 @@ async def crowd(stage: Stage, neighbour: Neighbour) -> AsyncIterator[Crowd]:
             yield Crowd(stage, (stage.generator, second), (stage.port, neighbour.port))
         finally:
             stage.meters.watch("generator", stage.generator.pid)
+
+
+@asynccontextmanager
+async def two_gateways(
+    stage: Stage, progress: Progress, row: str
+) -> AsyncIterator[tuple[Step, Crowd]]:
+    """Run a second gateway beside the sandbox's, and a generator for each, as one step."""
+    with progress.step(row) as step:
+        async with beside(stage) as neighbour, crowd(stage, neighbour) as both:
+            yield step, both
 
 
 def rate_of(told: Sequence[Mapping[str, Any]]) -> float:

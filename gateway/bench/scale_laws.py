@@ -8,12 +8,11 @@ well. Each law checks the books after it.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any
 
 from gateway.bench.beside import NAME, Neighbour, beside
-from gateway.bench.crowd import complaints, crowd, rate_of, until_capped
+from gateway.bench.crowd import complaints, rate_of, two_gateways, until_capped
 from gateway.bench.hosts_law import hosts
 from gateway.bench.rows import Law, Scale
 from gateway.bench.stored_law import stored
@@ -140,10 +139,7 @@ async def hot(stage: Stage, progress: Progress, scale: Scale) -> Law:
     """Pay one merchant by two workers, without a limit of its own and with one that all share."""
     rates: dict[str, list[float]] = {DIRECT: [], HOT: []}
     broken: list[str] = []
-    async with AsyncExitStack() as stack:
-        step = stack.enter_context(progress.step("law-hot"))
-        neighbour = await stack.enter_async_context(beside(stage))
-        both = await stack.enter_async_context(crowd(stage, neighbour))
+    async with two_gateways(stage, progress, "law-hot") as (step, both):
         for number in range(ROUNDS + 1):
             for scheme in (DIRECT, HOT):
                 step.note(f"round {number} of {ROUNDS}, {scheme}")

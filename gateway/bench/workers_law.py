@@ -6,13 +6,12 @@ cores meanwhile is told by process, since two workers never have them to themsel
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from gateway.bench.beside import NAME, beside
-from gateway.bench.crowd import answers_of, complaints, crowd, rate_of
+from gateway.bench.beside import NAME
+from gateway.bench.crowd import answers_of, complaints, rate_of, two_gateways
 from gateway.bench.rows import Law, Scale
 from gateway.measuring.config import DIRECT
 from gateway.measuring.meters import Reading
@@ -89,10 +88,7 @@ async def workers(stage: Stage, progress: Progress, scale: Scale) -> Law:
     """
     spent = {1: Spent(1), 2: Spent(2)}
     broken: list[str] = []
-    async with AsyncExitStack() as stack:
-        step = stack.enter_context(progress.step("law-workers"))
-        neighbour = await stack.enter_async_context(beside(stage))
-        both = await stack.enter_async_context(crowd(stage, neighbour))
+    async with two_gateways(stage, progress, "law-workers") as (step, both):
         step.note("every user asks both")
         broken += complaints(await both.quote(2, scheme=DIRECT, seconds=None))
         for number in range(ROUNDS + 1):

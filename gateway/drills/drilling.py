@@ -16,7 +16,9 @@ from gateway.measuring.open_loop import (
     WARM_UP_S,
     OpenGenerator,
     OpenLoop,
+    Order,
     Peak,
+    Running,
     find_peak,
     open_generator,
 )
@@ -82,6 +84,18 @@ class Drilling:
             )
             step.note(f"{peak.per_second:,.0f} payments/s")
         return peak
+
+    @asynccontextmanager
+    async def under_load(
+        self, order: Order
+    ) -> AsyncIterator[tuple[Running, asyncio.Task[OpenLoop]]]:
+        """Ask at a fixed rate while the block makes its trouble; gives the run and its end."""
+        running = await self.open_loop.begin(order)
+        ending = asyncio.create_task(running.finish())
+        try:
+            yield running, ending
+        finally:
+            ending.cancel()
 
     async def settled(self) -> float | None:
         """Wait until no payment is in doubt; returns the seconds it took, None when some stay."""

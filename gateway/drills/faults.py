@@ -63,23 +63,20 @@ async def failing_processor(drill: Drilling) -> Findings:
     order = Order([Phase(rate, 3 * part_s)], dict.fromkeys(SCHEMES, 1.0), connections=CONNECTIONS)
     watch = Watch()
     with drill.progress.step(f"Asking {rate:,.0f} times a second over all three") as step:
-        running = await drill.open_loop.begin(order)
-        ending = asyncio.create_task(running.finish())
-        try:
+        async with drill.under_load(order) as (running, ending):
             fails_s = running.began_s + order.warm_up_s + part_s
             step.note("all is well")
             await _until(fails_s, ending)
             step.note(f"{failing} is silent")
-            await drill.stage.fault(failing, kind="drop_request", rate=1.0)
-            await _watch(drill, failing, watch, fails_s + part_s, ending)
-            await drill.stage.heal(failing)
+            try:
+                await drill.stage.fault(failing, kind="drop_request", rate=1.0)
+                await _watch(drill, failing, watch, fails_s + part_s, ending)
+            finally:
+                await drill.stage.heal(failing)
             healed_s = time.perf_counter()
             step.note(f"{failing} answers again")
             await _watch(drill, failing, watch, healed_s + CLOSES_WITHIN_S, ending, until_shut=True)
             run = await ending
-        finally:
-            ending.cancel()
-            await drill.stage.heal(failing)
     found.add_run("All three", run)
     from_s, to_s = order.warm_up_s + part_s, order.warm_up_s + 2 * part_s
     _others(found, [row for row in run.rows if row.scheme != failing], from_s, to_s)
@@ -191,17 +188,13 @@ async def failover(drill: Drilling) -> Findings:
         late_ms=LATE_MS_OF_COUNTS,
     )
     with drill.progress.step(f"Asking {rate:,.0f} times a second") as step:
-        running = await drill.open_loop.begin(order)
-        ending = asyncio.create_task(running.finish())
-        try:
+        async with drill.under_load(order) as (running, ending):
             await _until(running.began_s + order.warm_up_s + before_s, ending)
             # The sandbox starts it again, and it recovers from its log.
             os.kill(database_pid(drill.stage.sandbox_file.parent), signal.SIGKILL)
             killed_s = time.perf_counter() - running.began_s
             step.note("PostgreSQL was killed")
             run = await ending
-        finally:
-            ending.cancel()
     found.add_run("Through the failover", run)
     if run.first_failed_s is None or run.last_failed_s is None:
         outage_s = 0.0

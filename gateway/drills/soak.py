@@ -128,17 +128,13 @@ async def soak(drill: Drilling) -> Findings:
         late_ms=LATE_MS_OF_COUNTS,
     )
     with drill.progress.step(f"Asking {rate:,.0f} times a second for {seconds / 60:g} min") as step:
-        running = await drill.open_loop.begin(order)
-        ending = asyncio.create_task(running.finish())
         looks: list[Look] = []
-        try:
+        async with drill.under_load(order) as (running, ending):
             while not (await asyncio.wait({ending}, timeout=every_s))[0]:
                 looks.append(await _look(drill, running.began_s))
                 memory = looks[-1].uses["gateway"].pss_kb // 1024
                 step.note(f"{looks[-1].at_s:.0f} s, gateway {memory:,} MB")
             run = await ending
-        finally:
-            ending.cancel()
     found.add_run("Soak", run)
     looks = [one for one in looks if one.at_s <= seconds]
     found.picture = _picture(run, looks) if looks else ""

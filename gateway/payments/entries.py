@@ -84,6 +84,11 @@ class Fact:
     action: ActionFact | None = None
     with_commission_lines: bool = False
 
+    @property
+    def is_outcome_alone(self) -> bool:
+        """Whether nothing is about to be sent, given back or forgotten, and nobody acted."""
+        return not (self.sent or self.action or self.frees) and self.give_back is None
+
 
 Change = tuple[int, ...]
 """How the headroom a payment took changes: `ALL` of it is given back; `(captured,)` minor units are

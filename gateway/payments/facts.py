@@ -19,11 +19,13 @@ from gateway.kernel.errors import Unavailable
 from gateway.limits.states import Locks, read_states
 from gateway.payments import rows
 from gateway.payments.entries import ALL, Fact, VersionMoved
-from gateway.payments.statements import FIND_VERSIONS, RECORD_FACTS
+from gateway.payments.statements import FIND_VERSIONS, RECORD_FACTS, RECORD_OUTCOMES
 
 log = structlog.get_logger("journal")
 
 FactEntry = Entry[Fact, None]
+
+_NOT_YET = "the outcome could not be written yet"
 
 
 class FactLane:
@@ -82,10 +84,7 @@ class FactLane:
                 if not ready:
                     return deferred
                 await failpoints.hit("before_fact_commit")
-                row = await connection.fetchrow(
-                    RECORD_FACTS,
-                    *rows.facts([entry.item for entry in ready], staged, self._worker),
-                )
+                await connection.execute(*self._statement(ready, staged))
             await failpoints.hit("after_fact_commit")
         except CONNECTION_LOST as error:
             if staged is not None:
@@ -103,25 +102,18 @@ class FactLane:
             for entry in ready:
                 entry.fail(error)
             return deferred
-        assert row is not None, "the statement answers one row"
-        if row["is_fit"]:
-            if staged is not None:
-                self._core.commit(staged)
-            for entry in ready:
-                entry.resolve(None)
-            return deferred
         if staged is not None:
-            self._core.unstage(staged)
-        moved = set(row["moved"])
-        again = []
+            self._core.commit(staged)
         for entry in ready:
-            if entry.item.payment.id in moved:
-                entry.fail(VersionMoved(entry.item.payment.id))
-            else:
-                again.append(entry)
-        if again:
-            self._wake()
-        return again + deferred
+            entry.resolve(None)
+        return deferred
+
+    def _statement(self, entries: list[FactEntry], staged: Staged | None) -> list[Any]:
+        """Return the statement that a batch is written by, and its arguments."""
+        batch = [entry.item for entry in entries]
+        if staged is None and all(fact.is_outcome_alone for fact in batch):
+            return [RECORD_OUTCOMES, *rows.outcomes(batch)]
+        return [RECORD_FACTS, *rows.facts(batch, staged, self._worker)]
 
     async def _stage_returns(
         self,
@@ -161,12 +153,12 @@ class FactLane:
             again = [entry for entry in entries if entry.may_retry()]
             for entry in entries:
                 if entry not in again:
-                    entry.fail(Unavailable("the outcome could not be written yet"))
+                    entry.fail(Unavailable(_NOT_YET))
             self._wake()
             return again
         if error.sqlstate == ABORTED:
             self._wake()
-            return entries
+            return await self._unmoved(entries)
         if len(entries) == 1:
             log.error("a fact was refused by the database", sqlstate=error.sqlstate)
             entries[0].fail(error)
@@ -180,21 +172,28 @@ class FactLane:
     async def _look_up(self, entries: list[FactEntry], error: BaseException) -> None:
         """A fact is written when its payment's version is the next one, or a later."""
         log.warning("a commit's outcome was looked up", facts=len(entries), error=str(error))
+        for entry in await self._unmoved(entries):
+            entry.fail(Unavailable(_NOT_YET))
+
+    async def _unmoved(self, entries: list[FactEntry]) -> list[FactEntry]:
+        """Return those whose payments are as they were read; fail the others."""
         ids = [entry.item.payment.id for entry in entries]
         try:
             async with self._pool.acquire() as connection:
                 rows = await read_durable(connection, FIND_VERSIONS, ids)
         except (*CONNECTION_LOST, asyncpg.PostgresError):
             for entry in entries:
-                entry.fail(Unavailable("the outcome could not be written yet"))
-            return
+                entry.fail(Unavailable(_NOT_YET))
+            return []
         versions = {row["id"]: row["version"] for row in rows}
+        unmoved = []
         for entry in entries:
             payment = entry.item.payment
             if versions.get(payment.id) == payment.version:
-                entry.fail(Unavailable("the outcome could not be written yet"))
+                unmoved.append(entry)
             else:
                 entry.fail(VersionMoved(payment.id))
+        return unmoved
 
 
 def _maybe(connection: Any, is_locked: bool) -> Any:

@@ -87,14 +87,21 @@ def waiting(payment: Payment) -> str:
     return _json([payment])
 
 
-def facts(batch: list[Fact], staged: Staged | None, worker: int) -> list[Any]:
-    """Return the arguments of `RECORD_FACTS`."""
+def outcomes(batch: list[Fact]) -> list[Any]:
+    """Return the arguments of `RECORD_OUTCOMES`."""
     return [
         _json(_payment_row(fact) for fact in batch),
         _json(_attempt_row(*pair) for fact in batch for pair in fact.attempts),
-        _json(attempt for fact in batch for attempt in fact.sent),
         _json(fact.entry for fact in batch if fact.entry is not None),
         _json(_event_row(fact) for fact in batch if fact.event is not None),
+    ]
+
+
+def facts(batch: list[Fact], staged: Staged | None, worker: int) -> list[Any]:
+    """Return the arguments of `RECORD_FACTS`."""
+    return [
+        *outcomes(batch),
+        _json(attempt for fact in batch for attempt in fact.sent),
         _json(_action_row(fact.action) for fact in batch if fact.action is not None),
         [fact.frees for fact in batch if fact.frees is not None],
         *states(staged),

@@ -1,7 +1,10 @@
 """The two statements every payment is written by. Each is one round trip and one commit.
 
-A statement either writes its whole batch or nothing: what it finds out of date it names in its
-answer, and what changes under it while it runs ends it through `oqim_abort`.
+Of each there is one for all that may be in a batch, and one for what nearly every batch is: the
+server makes ready all that a statement says, each time, whether there are rows for it or not.
+
+A statement either writes its whole batch or nothing. What intents find out of date they name in
+their answer; what facts do, and what changes under either while it runs, ends it by `oqim_abort`.
 
 A batch travels as JSON, an array of rows a table: one text costs the driver and the server less
 than an array a column. Bytes travel in base64.
@@ -15,8 +18,7 @@ states AS (
     INSERT INTO limit_states (subject, version, state)
     SELECT s.subject, s.version + 1, s.state
     FROM unnest({first}::text[], {second}::bigint[], {third}::bytea[])
-         AS s (subject, version, state), fit
-    WHERE fit.yes
+         AS s (subject, version, state){where}
     ORDER BY s.subject
     ON CONFLICT (subject) DO UPDATE SET version = excluded.version, state = excluded.state
         WHERE limit_states.version = excluded.version - 1
@@ -70,6 +72,17 @@ _REOPENED = """ON CONFLICT (id) DO UPDATE SET
         commission_split = excluded.commission_split
         WHERE payments.status = 'requires_action' AND payments.version = excluded.version - 1"""
 
+# Confirmed, and meanwhile confirmed by another or canceled.
+_OVERTAKEN = """UNION
+    SELECT key.payment_id FROM key JOIN payments p ON p.id = key.payment_id
+    WHERE key.object_id <> key.payment_id AND p.status <> 'requires_action'
+"""
+_CONFIRMED = """), confirmed AS (
+    UPDATE step_ups s SET confirmation_id = key.object_id
+    FROM key, fit
+    WHERE fit.yes AND key.object_id <> key.payment_id AND s.payment_id = key.payment_id
+"""
+
 # Intents: payments, their first attempts, their idempotency keys, and what they take from limits.
 # $1 payments, $2 keys, $3 attempts, $4 to $6 states, $7 the worker, $8 to $11 the audit record.
 # Answers (may it be written, scopes seen before, payments whose card changed).
@@ -90,14 +103,12 @@ WITH key AS MATERIALIZED (
     UNION
     SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.destination_card_id
     WHERE key.destination_card_id IS NOT NULL AND c.status IS DISTINCT FROM 'active'
-    UNION
-    -- Confirmed, and meanwhile confirmed by another or canceled.
-    SELECT key.payment_id FROM key JOIN payments p ON p.id = key.payment_id
-    WHERE key.object_id <> key.payment_id AND p.status <> 'requires_action'
-), fit AS (
+"""
+    + _OVERTAKEN
+    + """), fit AS (
     SELECT NOT EXISTS (SELECT FROM replayed) AND NOT EXISTS (SELECT FROM gone) AS yes
 ), """
-    + _STATES.format(first="$4", second="$5", third="$6")
+    + _STATES.format(first="$4", second="$5", third="$6", where=", fit WHERE fit.yes")
     + """, keys AS (
     INSERT INTO idempotency_keys (scope, fingerprint, object_id)
     SELECT scope, fingerprint, object_id FROM key, fit WHERE fit.yes ORDER BY scope
@@ -118,11 +129,9 @@ WITH key AS MATERIALIZED (
     + _REOPENED
     + """
     RETURNING 1
-), confirmed AS (
-    UPDATE step_ups s SET confirmation_id = key.object_id
-    FROM key, fit
-    WHERE fit.yes AND key.object_id <> key.payment_id AND s.payment_id = key.payment_id
-), sent AS (
+"""
+    + _CONFIRMED
+    + """), sent AS (
     INSERT INTO attempts (
         id, payment_id, leg, connector, kind, sequence, created_at_ms, worker, state)
     SELECT id, payment_id, leg, connector, kind, sequence, created_at_ms, $7, 'sent'
@@ -147,15 +156,16 @@ SELECT fit.yes AS is_fit,
 FROM fit
 """
 )
-# The same where all are new: whether one is there need not be looked for.
-OPEN_PAYMENTS = OPEN_OR_CONFIRM.replace(_REOPENED, "")
+# The same where all are new: whether one is there, or waits, need not be looked for.
+OPEN_PAYMENTS = (
+    OPEN_OR_CONFIRM.replace(_REOPENED, "").replace(_OVERTAKEN, "").replace(_CONFIRMED, "")
+)
 
-# Facts: what became of payments, with postings, events, and headroom given back.
-# $1 payments, $2 attempts that changed, $3 attempts about to be sent, $4 entries, $5 events,
-# $6 actions, $7 keys to forget, $8 to $10 states, $11 the worker.
-# Answers (may it be written, payments whose version moved).
-RECORD_FACTS = (
-    """
+# Facts: what became of payments, with postings and events.
+# $1 payments, $2 attempts that changed, $3 entries, $4 events.
+# Ends with `moved` when a payment is not at the version it was read at: whoever wrote finds out
+# which. That is rare, and looking for it before would cost every payment a lookup.
+_FACTS = """
 WITH fact AS MATERIALIZED (
     SELECT * FROM json_to_recordset($1::json) AS t (
         id text, version integer, status text, total_debit bigint, total_credit bigint,
@@ -164,14 +174,7 @@ WITH fact AS MATERIALIZED (
         amount_capturable bigint, amount_received bigint, amount_refunded bigint,
         amount_refunding bigint, decline_code text, response_status smallint,
         response_body text)
-), moved AS (
-    SELECT f.id FROM fact f LEFT JOIN payments p ON p.id = f.id
-    WHERE p.version IS DISTINCT FROM f.version
-), fit AS (
-    SELECT NOT EXISTS (SELECT FROM moved) AS yes
-), """
-    + _STATES.format(first="$8", second="$9", third="$10")
-    + """, updated AS (
+), updated AS (
     UPDATE payments p SET
         version = f.version + 1, status = f.status, total_debit = f.total_debit,
         total_credit = f.total_credit, commission_total = f.commission_total,
@@ -186,9 +189,9 @@ WITH fact AS MATERIALIZED (
         response_status = COALESCE(p.response_status, f.response_status),
         response_body = COALESCE(p.response_body, f.response_body),
         updated_at = now()
-    FROM fact f, fit
-    WHERE fit.yes AND p.id = f.id AND p.version = f.version
-    RETURNING p.id
+    FROM fact f
+    WHERE p.id = f.id AND p.version = f.version
+    RETURNING 1
 ), concluded AS (
     UPDATE attempts a SET
         state = t.state, rrn = t.rrn, approval_code = t.approval_code,
@@ -197,29 +200,25 @@ WITH fact AS MATERIALIZED (
         next_try_at = now() + t.wait_s * interval '1 second'
     FROM json_to_recordset($2::json) AS t (
         id text, state text, rrn text, approval_code text, processor_code text,
-        processor_references json, outcome_source text, tries smallint, wait_s float8), fit
-    WHERE fit.yes AND a.id = t.id
-), sent AS (
-    INSERT INTO attempts (
-        id, payment_id, leg, connector, kind, sequence, created_at_ms, worker, state)
-    SELECT t.id, t.payment_id, t.leg, t.connector, t.kind, t.sequence, t.created_at_ms, $11,
-        'sent'
-    FROM json_to_recordset($3::json) AS t (
-        id text, payment_id text, leg smallint, connector text, kind text, sequence bigint,
-        created_at_ms bigint), fit
-    WHERE fit.yes
+        processor_references json, outcome_source text, tries smallint, wait_s float8)
+    WHERE a.id = t.id
 ), posted AS (
     INSERT INTO entries (entry_id, currency, accounts, amounts_minor)
-    SELECT t.entry_id, t.currency, t.accounts, t.amounts_minor
-    FROM json_to_recordset($4::json) AS t (
-        entry_id text, currency text, accounts text[], amounts_minor bigint[]), fit
-    WHERE fit.yes
+    SELECT * FROM json_to_recordset($3::json) AS t (
+        entry_id text, currency text, accounts text[], amounts_minor bigint[])
 ), announced AS (
     INSERT INTO outbox (payment_id, sequence, type, data)
-    SELECT t.payment_id, t.sequence, t.type, t.data
-    FROM json_to_recordset($5::json) AS t (
-        payment_id text, sequence integer, type text, data json), fit
-    WHERE fit.yes
+    SELECT * FROM json_to_recordset($4::json) AS t (
+        payment_id text, sequence integer, type text, data json)
+)"""
+# $5 attempts about to be sent, $6 actions, $7 keys to forget, $8 to $10 states, $11 the worker.
+# Ends with `stale` as well, when a limit state is not at the version it was read at.
+_MORE_FACTS = """, sent AS (
+    INSERT INTO attempts (
+        id, payment_id, leg, connector, kind, sequence, created_at_ms, worker, state)
+    SELECT *, $11, 'sent' FROM json_to_recordset($5::json) AS t (
+        id text, payment_id text, leg smallint, connector text, kind text, sequence bigint,
+        created_at_ms bigint)
 ), acted AS (
     UPDATE actions a SET
         state = t.state, decline_code = t.decline_code, tries = t.tries,
@@ -228,20 +227,21 @@ WITH fact AS MATERIALIZED (
         response_body = COALESCE(a.response_body, t.response_body)
     FROM json_to_recordset($6::json) AS t (
         id text, state text, decline_code text, tries smallint, wait_s float8,
-        response_status smallint, response_body text), fit
-    WHERE fit.yes AND a.id = t.id
+        response_status smallint, response_body text)
+    WHERE a.id = t.id
 ), freed AS (
-    DELETE FROM idempotency_keys k USING unnest($7::bytea[]) AS given (scope), fit
-    WHERE fit.yes AND k.scope = given.scope
-)
-SELECT fit.yes AS is_fit, (SELECT array_agg(id) FROM moved) AS moved,
-    CASE WHEN fit.yes AND (SELECT count(*) FROM states) <> cardinality($8::text[])
-        THEN oqim_abort('stale') END AS stale,
-    CASE WHEN fit.yes AND (SELECT count(*) FROM updated) <> (SELECT count(*) FROM fact)
-        THEN oqim_abort('moved') END AS raced
-FROM fit
-"""
-)
+    DELETE FROM idempotency_keys k USING unnest($7::bytea[]) AS given (scope)
+    WHERE k.scope = given.scope
+), """ + _STATES.format(first="$8", second="$9", third="$10", where="")
+_ALL_UPDATED = """
+SELECT CASE WHEN (SELECT count(*) FROM updated) <> (SELECT count(*) FROM fact)
+    THEN oqim_abort('moved') END"""
+_ALL_STATES = """,
+CASE WHEN (SELECT count(*) FROM states) <> cardinality($8::text[])
+    THEN oqim_abort('stale') END"""
+# Most batches are outcomes of what was sent, and nothing else.
+RECORD_OUTCOMES = _FACTS + _ALL_UPDATED
+RECORD_FACTS = _FACTS + _MORE_FACTS + _ALL_UPDATED + _ALL_STATES
 
 # Which of these payments were written: after a connection was lost in its commit.
 FIND_OPENED = "SELECT id FROM payments WHERE id = ANY($1::text[])"

@@ -73,7 +73,7 @@ _REOPENED = """ON CONFLICT (id) DO UPDATE SET
         WHERE payments.status = 'requires_action' AND payments.version = excluded.version - 1"""
 
 # Confirmed, and meanwhile confirmed by another or canceled.
-_OVERTAKEN = """UNION
+_OVERTAKEN = """UNION ALL
     SELECT key.payment_id FROM key JOIN payments p ON p.id = key.payment_id
     WHERE key.object_id <> key.payment_id AND p.status <> 'requires_action'
 """
@@ -100,7 +100,7 @@ WITH key AS MATERIALIZED (
     SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.source_card_id
     WHERE key.source_card_id IS NOT NULL
       AND (c.version IS DISTINCT FROM key.source_version OR c.status <> 'active')
-    UNION
+    UNION ALL
     SELECT key.payment_id FROM key LEFT JOIN cards c ON c.id = key.destination_card_id
     WHERE key.destination_card_id IS NOT NULL AND c.status IS DISTINCT FROM 'active'
 """
